@@ -1,0 +1,108 @@
+package signer
+
+import (
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"errors"
+	"fmt"
+)
+
+// Issuer signs on behalf of one CA certificate. It is safe for concurrent use.
+type Issuer struct {
+	certificate *x509.Certificate
+	algorithm   *algorithm
+	key         crypto.Signer
+}
+
+// NewIssuer joins a CA certificate (DER) and its key. It fails when they do not belong together, or when the
+// certificate may not sign certificates or has no subject key identifier.
+func NewIssuer(certificate []byte, key crypto.Signer) (*Issuer, error) {
+	c, err := x509.ParseCertificate(certificate)
+	if err != nil {
+		return nil, fmt.Errorf("parse CA certificate: %w", err)
+	}
+	switch {
+	case !c.BasicConstraintsValid || !c.IsCA:
+		return nil, errors.New("the certificate is not a CA certificate")
+	case c.KeyUsage&x509.KeyUsageCertSign == 0:
+		return nil, errors.New("the CA certificate does not allow keyCertSign")
+	case len(c.SubjectKeyId) == 0:
+		return nil, errors.New("the CA certificate has no subject key identifier")
+	case key == nil || !samePublicKey(c.PublicKey, key.Public()):
+		return nil, errors.New("the key is not the one in the CA certificate")
+	}
+	a, err := algorithmOf(c.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	return &Issuer{certificate: c, algorithm: a, key: key}, nil
+}
+
+// Prepare builds the to-be-signed certificate and lints it, signed by a throwaway key of the same kind. The CA key
+// is not touched. Errors are a [*LintError] or a defect of the template.
+func (i *Issuer) Prepare(t Template) (*Draft, error) {
+	b, err := build(t, i.certificate.RawSubject, i.certificate.SubjectKeyId, i.algorithm)
+	if err != nil {
+		return nil, fmt.Errorf("build certificate: %w", err)
+	}
+	return b.draft(i.algorithm, i.key, i.certificate.PublicKey)
+}
+
+// PrepareRoot is Prepare for a self-signed CA certificate: key is both subject and issuer, t.PublicKey is ignored.
+func PrepareRoot(t Template, key crypto.Signer) (*Draft, error) {
+	if t.Usage != UsageCA {
+		return nil, errors.New("build root certificate: only a CA certificate may be self-signed")
+	}
+	if key == nil {
+		return nil, errors.New("build root certificate: no key")
+	}
+	t.PublicKey = key.Public()
+	a, err := algorithmOf(t.PublicKey)
+	if err != nil {
+		return nil, fmt.Errorf("build root certificate: %w", err)
+	}
+	b, err := build(t, t.Subject, nil, a)
+	if err != nil {
+		return nil, fmt.Errorf("build root certificate: %w", err)
+	}
+	return b.draft(a, key, t.PublicKey)
+}
+
+// built is a certificate signed by a throwaway key, which says what its template says.
+type built struct {
+	der         []byte
+	certificate *x509.Certificate
+}
+
+// build makes the certificate that is linted. issuerKeyID is nil for a self-signed certificate, which is its own
+// authority.
+func build(t Template, issuer, issuerKeyID []byte, a *algorithm) (built, error) {
+	c, err := t.certificate()
+	if err != nil {
+		return built{}, err
+	}
+	c.SignatureAlgorithm = a.id
+	c.AuthorityKeyId = issuerKeyID
+	if issuerKeyID == nil {
+		c.AuthorityKeyId = c.SubjectKeyId
+	}
+	throwaway, err := a.throwaway()
+	if err != nil {
+		return built{}, fmt.Errorf("make throwaway key: %w", err)
+	}
+	// A parent without public key is not compared with the throwaway key.
+	parent := &x509.Certificate{RawSubject: issuer, SubjectKeyId: issuerKeyID}
+	der, err := x509.CreateCertificate(rand.Reader, c, parent, t.PublicKey, throwaway)
+	if err != nil {
+		return built{}, err
+	}
+	parsed, err := x509.ParseCertificate(der)
+	if err != nil {
+		return built{}, fmt.Errorf("parse what was built: %w", err)
+	}
+	if err := compare(parsed, c, issuer); err != nil {
+		return built{}, fmt.Errorf("compare what was built with the template: %w", err)
+	}
+	return built{der: der, certificate: parsed}, nil
+}
