@@ -1,0 +1,201 @@
+package ca
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"time"
+
+	"signet/audit"
+	"signet/fault"
+	"signet/policy"
+	"signet/signer"
+)
+
+// Config is what an Authority needs. Every field but Hooks is required.
+type Config struct {
+	Store       Store
+	Keys        Keys
+	PublicURL   string        // base of the URLs written into certificates, without trailing slash
+	CRLValidity time.Duration // from thisUpdate to nextUpdate
+	CRLRefresh  time.Duration // a list is replaced so long before its nextUpdate
+	Now         func() time.Time
+	Hooks       Hooks
+}
+
+// Hooks are told what happened, for metrics. Nil fields are skipped.
+type Hooks struct {
+	Issued    func(t policy.CertificateType)
+	Revoked   func(reason int)
+	Refused   func(step string) // "permission", "policy", "lint", "token", "store"
+	Published func(entries int, took time.Duration)
+	Failed    func(task string, err error) // background work: "crl", "reconcile"
+}
+
+// CreateCARequest asks for a new CA. Nil pointers take the default named beside them.
+type CreateCARequest struct {
+	Name           string
+	SubjectDN      string
+	Description    *string
+	Key            policy.KeySpec
+	ValidDays      int
+	ParentID       *int64 // nil: a self-signed root
+	PathLength     *int   // nil: one less than the parent's
+	AllowLeafCerts *bool  // nil: true
+	CRLBaseURL     *string
+}
+
+// IssueRequest asks for a certificate whose key pair the server makes, or for one of the caller's own key.
+type IssueRequest struct {
+	IssuerID   int64
+	CommonName string
+	SubjectDN  string
+	Type       policy.CertificateType
+	Key        policy.KeySpec   // of the key to be made; unused with PublicKey
+	PublicKey  crypto.PublicKey // nil: make a key pair
+	KeepKey    bool             // return the private half and keep it sealed; otherwise it is discarded
+	ValidDays  int
+	DNS        []string
+	IPs        []string
+	Emails     []string
+}
+
+// Issued is a new certificate with the private key that was made for it.
+type Issued struct {
+	Certificate
+	PrivateKeyPEM []byte // PKCS#8 PEM; nil when none was made or it was discarded
+}
+
+// CSRRequest asks to sign a certificate signing request. Empty overrides leave what the CSR says.
+type CSRRequest struct {
+	CSR        []byte // PEM
+	IssuerID   *int64
+	IssuerName *string
+	Type       policy.CertificateType
+	ValidDays  int
+	CommonName string
+	SubjectDN  string
+	DNS        []string
+	IPs        []string
+	Emails     []string
+}
+
+// Authority is the certificate authority service. It is safe for concurrent use.
+type Authority struct {
+	cfg       Config
+	publisher publisher
+	keygen    chan struct{} // bounds the leaf keys being made at once
+	issuers   sync.Map      // CA id -> *signer.Issuer; a CA's certificate and key never change
+}
+
+// New returns an Authority. It does nothing until it is called; start Run for its background work.
+func New(cfg Config) *Authority {
+	a := &Authority{cfg: cfg, keygen: make(chan struct{}, runtime.GOMAXPROCS(0))}
+	a.publisher = publisher{publish: a.publishCRL, next: map[int64]chan struct{}{}, running: map[int64]bool{}}
+	return a
+}
+
+// issuer returns what signs for a CA.
+func (a *Authority) issuer(ctx context.Context, c CA) (*signer.Issuer, error) {
+	if cached, ok := a.issuers.Load(c.ID); ok {
+		return cached.(*signer.Issuer), nil
+	}
+	key, err := a.cfg.Keys.Signer(ctx, c.KeyID, c.PublicKey)
+	if err != nil {
+		return nil, fmt.Errorf("find key of CA %d: %w", c.ID, err)
+	}
+	issuer, err := signer.NewIssuer(c.Certificate, key)
+	if err != nil {
+		return nil, fmt.Errorf("join certificate and key of CA %d: %w", c.ID, err)
+	}
+	a.issuers.Store(c.ID, issuer)
+	return issuer, nil
+}
+
+func (c CA) issuerRules() *policy.Issuer {
+	return &policy.Issuer{
+		ID:             c.ID,
+		AllowLeafCerts: c.AllowLeafCerts,
+		PathLength:     c.PathLength,
+		NotBefore:      c.NotBefore,
+		NotAfter:       c.NotAfter,
+		Revoked:        c.State == Revoked,
+	}
+}
+
+// urls are where relying parties find the CRL and the certificate of the CA.
+func (a *Authority) urls(c CA) (crl, certificate string) {
+	base := a.cfg.PublicURL
+	if c.CRLBaseURL != nil {
+		base = *c.CRLBaseURL
+	}
+	slug := Slug(c.Name, c.ID)
+	return base + "/crl/" + slug, base + "/ca/" + slug + ".crt"
+}
+
+func (a *Authority) event(ctx context.Context, caller policy.Caller, action audit.Action, organization *int64, resource string, id *int64, detail string) audit.Event {
+	r := audit.RequestFrom(ctx)
+	e := audit.Event{
+		Action: action, Username: caller.Username, OrganizationID: organization,
+		ResourceType: resource, ResourceID: id, Detail: detail, RequestID: r.ID, RemoteAddr: r.RemoteAddr,
+	}
+	if caller.UserID != 0 {
+		e.UserID = &caller.UserID
+	}
+	return e
+}
+
+// allow turns the policy's verdict on a permission into the answer for the caller.
+func (a *Authority) allow(err error) error {
+	if err == nil {
+		return nil
+	}
+	a.refused("permission")
+	return fault.Wrap(fault.Forbidden, policy.ErrDenied.Error(), err)
+}
+
+// refuse classifies an error of the steps between the permission and the store.
+func (a *Authority) refuse(err error) error {
+	var violation *policy.Violation
+	var lint *signer.LintError
+	var classified *fault.Error
+	switch {
+	case errors.As(err, &violation):
+		a.refused("policy")
+		return fault.Wrap(fault.Invalid, violation.Error(), nil)
+	case errors.As(err, &lint):
+		a.refused("lint")
+		return fault.Wrap(fault.Invalid, lint.Error(), nil)
+	case errors.Is(err, signer.ErrKey):
+		a.refused("token")
+		return &fault.Error{Code: fault.Unavailable, Message: "the signing token is not available", RetryAfter: time.Second, Err: err}
+	case errors.As(err, &classified) && classified.Code == fault.Unavailable:
+		a.refused("token")
+	}
+	return err
+}
+
+func (a *Authority) refused(step string) {
+	if a.cfg.Hooks.Refused != nil {
+		a.cfg.Hooks.Refused(step)
+	}
+}
+
+func (a *Authority) failed(task string, err error) {
+	if a.cfg.Hooks.Failed != nil {
+		a.cfg.Hooks.Failed(task, err)
+	}
+}
+
+func scopeOf(c policy.Caller) Scope {
+	return Scope{All: c.Role == policy.RoleSuperuser, UserID: c.UserID, OrganizationID: c.OrganizationID}
+}
+
+// finish is the context for a record that was begun: a client that hangs up must not stop it, a database that hangs
+// must.
+func finish(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+}

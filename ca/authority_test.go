@@ -1,0 +1,185 @@
+package ca_test
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"io"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"signet/ca"
+	"signet/ca/catest"
+	"signet/fault"
+	"signet/keystore"
+	"signet/policy"
+	"signet/softhsm/softhsmtest"
+)
+
+// tokenKeys is a real SoftHSM2 token behind ca.Keys. Tests may take it away.
+type tokenKeys struct {
+	token *keystore.Token
+	mu    sync.Mutex
+	away  bool
+}
+
+var errAway = &fault.Error{Code: fault.Unavailable, Message: "the signing token is not available", RetryAfter: time.Second}
+
+func (k *tokenKeys) setAway(away bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.away = away
+}
+
+func (k *tokenKeys) check() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.away {
+		return errAway
+	}
+	return nil
+}
+
+func (k *tokenKeys) Generate(ctx context.Context, id []byte, label string, spec policy.KeySpec) (crypto.Signer, error) {
+	if err := k.check(); err != nil {
+		return nil, err
+	}
+	key, err := k.token.Generate(ctx, keystore.Spec{ID: id, Label: label, Type: keystore.KeyType(spec.Type), Size: spec.Size})
+	return &switchedSigner{key, k}, err
+}
+
+func (k *tokenKeys) Signer(ctx context.Context, id, public []byte) (crypto.Signer, error) {
+	if err := k.check(); err != nil {
+		return nil, err
+	}
+	key, err := k.token.Signer(ctx, id, public)
+	return &switchedSigner{key, k}, err
+}
+
+func (k *tokenKeys) Seal(ctx context.Context, plaintext, aad []byte) ([]byte, error) {
+	return k.token.Seal(ctx, plaintext, aad)
+}
+
+func (k *tokenKeys) Unseal(ctx context.Context, sealed, aad []byte) ([]byte, error) {
+	return k.token.Unseal(ctx, sealed, aad)
+}
+
+type switchedSigner struct {
+	crypto.Signer
+	keys *tokenKeys
+}
+
+func (s *switchedSigner) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	if err := s.keys.check(); err != nil {
+		return nil, err
+	}
+	return s.Signer.Sign(rand, digest, opts)
+}
+
+// clock is a time that tests move.
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+type world struct {
+	*ca.Authority
+	store ca.Store
+	keys  *tokenKeys
+	clock *clock
+}
+
+func newWorld(t testing.TB) *world {
+	t.Helper()
+	return newWorldOn(t, catest.New())
+}
+
+func newWorldOn(t testing.TB, store ca.Store) *world {
+	t.Helper()
+	token, err := keystore.Open(t.Context(), softhsmtest.Token(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { token.Close() })
+	w := &world{store: store, keys: &tokenKeys{token: token}, clock: &clock{now: time.Now().UTC().Truncate(time.Second)}}
+	w.Authority = ca.New(ca.Config{
+		Store: store, Keys: w.keys, PublicURL: "http://pki.example", Now: w.clock.Now,
+		CRLValidity: 7 * 24 * time.Hour, CRLRefresh: 24 * time.Hour,
+	})
+	return w
+}
+
+func ptr[T any](v T) *T { return &v }
+
+var (
+	superuser = policy.Caller{UserID: 1, Username: "root", Role: policy.RoleSuperuser}
+	acmeAdmin = policy.Caller{UserID: 2, Username: "alice", Role: policy.RoleAdmin, OrganizationID: ptr(int64(10))}
+	acmeUser  = policy.Caller{UserID: 3, Username: "bob", Role: policy.RoleUser, OrganizationID: ptr(int64(10))}
+	rivalUser = policy.Caller{UserID: 4, Username: "mallory", Role: policy.RoleAdmin, OrganizationID: ptr(int64(20))}
+	loneUser  = policy.Caller{UserID: 5, Username: "eve", Role: policy.RoleUser}
+)
+
+func (w *world) createCA(t testing.TB, caller policy.Caller, change func(*ca.CreateCARequest)) ca.CA {
+	t.Helper()
+	r := ca.CreateCARequest{Name: "Acme Root", SubjectDN: "CN=Acme Root,O=Acme,C=US", Key: policy.KeySpec{Type: policy.EC, Size: 256}, ValidDays: 3650}
+	if change != nil {
+		change(&r)
+	}
+	c, err := w.CreateCA(t.Context(), caller, r)
+	if err != nil {
+		t.Fatalf("create CA %q: %v", r.Name, err)
+	}
+	return c
+}
+
+func serverRequest(issuer int64) ca.IssueRequest {
+	return ca.IssueRequest{
+		IssuerID: issuer, CommonName: "api.example.com", SubjectDN: "CN=api.example.com,O=Acme,C=US",
+		Type: policy.Server, Key: policy.KeySpec{Type: policy.EC, Size: 256}, ValidDays: 365, KeepKey: true,
+	}
+}
+
+func (w *world) issue(t *testing.T, caller policy.Caller, issuer int64) ca.Issued {
+	t.Helper()
+	got, err := w.Issue(t.Context(), caller, serverRequest(issuer))
+	if err != nil {
+		t.Fatalf("issue: %v", err)
+	}
+	return got
+}
+
+func parse(t *testing.T, der []byte) *x509.Certificate {
+	t.Helper()
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert
+}
+
+// wantFault checks code and message of an error; message is a part of it.
+func wantFault(t *testing.T, err error, code fault.Code, message string) {
+	t.Helper()
+	var f *fault.Error
+	if !errors.As(err, &f) {
+		t.Fatalf("error %v, want a %s fault", err, code)
+	}
+	if f.Code != code || !strings.Contains(f.Message, message) {
+		t.Fatalf("fault %s %q, want %s containing %q", f.Code, f.Message, code, message)
+	}
+}

@@ -1,0 +1,196 @@
+package ca
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/x509"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"signet/audit"
+	"signet/fault"
+	"signet/policy"
+	"signet/signer"
+)
+
+// CreateCA makes a CA: a key in the token, and a certificate for it, signed by the key itself or by the parent's.
+// The new CA belongs to the parent's organization, or to the caller's when it is a root.
+func (a *Authority) CreateCA(ctx context.Context, caller policy.Caller, r CreateCARequest) (CA, error) {
+	// 1. May the caller, and may this CA exist?
+	parent, err := a.parentOf(ctx, caller, r.ParentID)
+	if err != nil {
+		return CA{}, err
+	}
+	c, subject, err := a.planCA(caller, parent, r)
+	if err != nil {
+		return CA{}, a.refuse(err)
+	}
+
+	// 2. Announce the key before the token makes it.
+	detail := fmt.Sprintf("create CA %q, subject %q, %s-%d", c.Name, c.SubjectDN, c.KeyType, c.KeySize)
+	c, err = a.cfg.Store.CreateCA(ctx, c, a.event(ctx, caller, audit.CAReserve, c.OrganizationID, audit.ResourceCA, nil, detail))
+	if err != nil {
+		return CA{}, fmt.Errorf("record CA: %w", err)
+	}
+	ctx, cancel := finish(ctx)
+	defer cancel()
+
+	// 3. The key is born in the token.
+	key, err := a.cfg.Keys.Generate(ctx, c.KeyID, Slug(c.Name, c.ID), policy.KeySpec{Type: c.KeyType, Size: c.KeySize})
+	if err != nil {
+		return CA{}, a.refuse(fmt.Errorf("generate key of CA %d: %w", c.ID, err))
+	}
+	if c.PublicKey, err = x509.MarshalPKIXPublicKey(key.Public()); err != nil {
+		return CA{}, fmt.Errorf("encode public key of CA %d: %w", c.ID, err)
+	}
+
+	// 4. Build and lint, no CA key.
+	template := signer.Template{
+		Subject: subject, PublicKey: key.Public(), Usage: signer.UsageCA, PathLength: c.PathLength,
+		NotBefore: c.NotBefore, NotAfter: c.NotAfter,
+	}
+	var draft *signer.Draft
+	if parent == nil {
+		draft, err = signer.PrepareRoot(template, key)
+	} else {
+		draft, err = a.prepare(ctx, *parent, template)
+	}
+	if err != nil {
+		return CA{}, a.refuse(err)
+	}
+	c.Serial, c.TBS = draft.Serial(), draft.TBS()
+
+	// 5. Durable before the token signs.
+	e := a.event(ctx, caller, audit.CAReserve, c.OrganizationID, audit.ResourceCA, &c.ID, "sign certificate with serial "+c.Serial)
+	if err := a.cfg.Store.ReserveCA(ctx, c, e); err != nil {
+		return CA{}, fmt.Errorf("reserve CA %d: %w", c.ID, err)
+	}
+
+	// 6. Sign and verify.
+	der, err := draft.Sign()
+	if err != nil {
+		return CA{}, a.refuse(fmt.Errorf("sign certificate of CA %d: %w", c.ID, err))
+	}
+
+	// 7. Complete. From here on the CA exists.
+	e = a.event(ctx, caller, audit.CACreate, c.OrganizationID, audit.ResourceCA, &c.ID, detail+", serial "+c.Serial)
+	if c, err = a.cfg.Store.CompleteCA(ctx, c.ID, der, e); err != nil {
+		return CA{}, fmt.Errorf("complete CA: %w", err)
+	}
+	if a.cfg.Hooks.Issued != nil {
+		a.cfg.Hooks.Issued(policy.CA)
+	}
+
+	// 8. Its first, empty CRL. If that fails the background work tries again.
+	a.publisher.await(ctx, c.ID)
+	return c, nil
+}
+
+// parentOf finds the parent and checks that the caller may create a CA below it, or a root when there is none.
+func (a *Authority) parentOf(ctx context.Context, caller policy.Caller, id *int64) (*CA, error) {
+	if id == nil {
+		return nil, a.allow(policy.AllowRootCA(caller))
+	}
+	parent, err := a.cfg.Store.CA(ctx, *id)
+	if fault.Is(err, fault.NotFound) {
+		return nil, fault.New(fault.NotFound, "Parent CA %d not found", *id)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find parent CA: %w", err)
+	}
+	return &parent, a.allow(policy.Allow(caller, policy.CreateCA, parent.object()))
+}
+
+// planCA applies the rules to a request. It returns the record to be made and the DER of its subject.
+func (a *Authority) planCA(caller policy.Caller, parent *CA, r CreateCARequest) (CA, []byte, error) {
+	now := a.cfg.Now()
+	c := CA{
+		Name: r.Name, Description: r.Description, ParentID: r.ParentID, CRLBaseURL: r.CRLBaseURL, AllowLeafCerts: true,
+		PathLength: r.PathLength, OrganizationID: caller.OrganizationID, CreatedBy: &caller.UserID,
+		State: Pending, KeyID: make([]byte, 16), CreatedAt: now, UpdatedAt: now,
+	}
+	if r.AllowLeafCerts != nil {
+		c.AllowLeafCerts = *r.AllowLeafCerts
+	}
+	rand.Read(c.KeyID)
+
+	var reasons []error
+	var rules *policy.Issuer
+	if parent != nil {
+		c.OrganizationID = parent.OrganizationID
+		rules = parent.issuerRules()
+		pathLength, err := rules.CheckCA(now, r.PathLength)
+		c.PathLength = pathLength
+		reasons = append(reasons, err)
+	} else if r.PathLength != nil && *r.PathLength < 0 {
+		reasons = append(reasons, &policy.Violation{Reasons: []string{"path_length must not be negative"}})
+	}
+	reasons = append(reasons, checkName(r.Name))
+
+	dn, err := policy.ParseDN(r.SubjectDN)
+	reasons = append(reasons, err)
+	key, err := policy.CheckKeySpec(r.Key)
+	reasons = append(reasons, err)
+	c.KeyType, c.KeySize = key.Type, key.Size
+	validity, err := policy.ResolveValidity(now, r.ValidDays, rules)
+	reasons = append(reasons, err)
+	if err := everyReason(reasons...); err != nil {
+		return CA{}, nil, err
+	}
+	c.SubjectDN = r.SubjectDN
+	c.NotBefore, c.NotAfter, c.ValidDays = validity.NotBefore, validity.NotAfter, validity.Days()
+	subject, err := dn.DER()
+	return c, subject, err
+}
+
+// prepare builds and lints a certificate of an existing issuer.
+func (a *Authority) prepare(ctx context.Context, issuer CA, t signer.Template) (*signer.Draft, error) {
+	t.CRLURL, t.IssuerURL = a.urls(issuer)
+	s, err := a.issuer(ctx, issuer)
+	if err != nil {
+		return nil, err
+	}
+	draft, err := s.Prepare(t)
+	if err != nil {
+		return nil, fmt.Errorf("prepare certificate: %w", err)
+	}
+	return draft, nil
+}
+
+func checkName(name string) error {
+	switch {
+	case strings.TrimSpace(name) == "":
+		return &policy.Violation{Reasons: []string{"name must not be empty"}}
+	case utf8.RuneCountInString(name) > 255:
+		return &policy.Violation{Reasons: []string{"name must have at most 255 characters"}}
+	case !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl):
+		return &policy.Violation{Reasons: []string{"name must not contain control characters"}}
+	}
+	return nil
+}
+
+// everyReason joins the violations among errs into one; any other error wins over them.
+func everyReason(errs ...error) error {
+	joined := &policy.Violation{}
+	for _, err := range errs {
+		if err == nil {
+			continue
+		}
+		v, ok := err.(*policy.Violation)
+		if !ok {
+			return err
+		}
+		for _, reason := range v.Reasons {
+			if !slices.Contains(joined.Reasons, reason) {
+				joined.Reasons = append(joined.Reasons, reason)
+			}
+		}
+	}
+	if len(joined.Reasons) == 0 {
+		return nil
+	}
+	return joined
+}

@@ -1,0 +1,267 @@
+package ca
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+
+	"signet/audit"
+	"signet/fault"
+	"signet/policy"
+	"signet/signer"
+)
+
+// leaf is a certificate that every rule has accepted, before its serial is chosen.
+type leaf struct {
+	issuer     CA
+	commonName string
+	subjectDN  string // for people
+	subject    []byte // DER
+	typ        policy.CertificateType
+	names      policy.Names
+	validity   policy.Validity
+	pathLength *int
+	publicKey  crypto.PublicKey
+	key        policy.KeySpec
+	private    []byte // PKCS#8 DER to be kept sealed; nil for none
+}
+
+// Issue certifies a key: the caller's own, or one that is made here.
+func (a *Authority) Issue(ctx context.Context, caller policy.Caller, r IssueRequest) (Issued, error) {
+	// 1. May the caller, and may this certificate exist?
+	issuer, err := a.cfg.Store.CA(ctx, r.IssuerID)
+	if err != nil {
+		return Issued{}, fmt.Errorf("find issuer: %w", err)
+	}
+	if err := a.mayIssue(caller, issuer, r.Type); err != nil {
+		return Issued{}, err
+	}
+	l, err := a.plan(issuer, planRequest{
+		typ: r.Type, commonName: r.CommonName, subjectDN: r.SubjectDN, validDays: r.ValidDays,
+		dns: r.DNS, ips: r.IPs, emails: r.Emails,
+	})
+	var keyErr error
+	if l.publicKey = r.PublicKey; r.PublicKey != nil {
+		l.key, keyErr = policy.CheckPublicKey(r.PublicKey)
+	} else {
+		l.key, keyErr = policy.CheckKeySpec(r.Key)
+	}
+	if err := everyReason(err, keyErr); err != nil {
+		return Issued{}, a.refuse(err)
+	}
+
+	// 2. The subject's key pair, in software: its PEM is the product.
+	var keyPEM []byte
+	if r.PublicKey == nil {
+		private, err := a.generateLeafKey(ctx, l.key)
+		if err != nil {
+			return Issued{}, err
+		}
+		l.publicKey = private.Public()
+		if r.KeepKey {
+			if l.private, err = x509.MarshalPKCS8PrivateKey(private); err != nil {
+				return Issued{}, fmt.Errorf("encode leaf key: %w", err)
+			}
+			defer clear(l.private)
+			keyPEM = pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: l.private})
+		}
+	}
+	cert, err := a.issue(ctx, caller, l)
+	if err != nil {
+		return Issued{}, err
+	}
+	return Issued{Certificate: cert, PrivateKeyPEM: keyPEM}, nil
+}
+
+// mayIssue checks the permission that the certificate type needs.
+func (a *Authority) mayIssue(caller policy.Caller, issuer CA, t policy.CertificateType) error {
+	action := policy.CreateCert
+	if t == policy.CA {
+		action = policy.CreateCA
+	}
+	return a.allow(policy.Allow(caller, action, issuer.object()))
+}
+
+// planRequest is what every kind of request has in common.
+type planRequest struct {
+	typ                   policy.CertificateType
+	commonName, subjectDN string
+	base                  policy.DN // of the CSR; used when subjectDN is empty
+	validDays             int
+	dns, ips, emails      []string
+}
+
+// plan applies the rules on issuer, subject, names and validity, and collects every reason against.
+func (a *Authority) plan(issuer CA, r planRequest) (leaf, error) {
+	now := a.cfg.Now()
+	l := leaf{issuer: issuer, typ: r.typ, commonName: r.commonName}
+	var reasons []error
+
+	rules := issuer.issuerRules()
+	if r.typ == policy.CA {
+		pathLength, err := rules.CheckCA(now, nil)
+		if err == nil && pathLength == nil {
+			pathLength = new(int) // a CA outside Signet certifies leaves only, unless its issuer said more
+		}
+		l.pathLength = pathLength
+		reasons = append(reasons, err)
+	} else {
+		reasons = append(reasons, rules.CheckLeaf(now))
+	}
+
+	var err error
+	l.subject, l.subjectDN, err = subjectFor(r)
+	reasons = append(reasons, err)
+	l.names, err = policy.ResolveNames(policy.NameRequest{Type: r.typ, CommonName: r.commonName, DNS: r.dns, IPs: r.ips, Emails: r.emails})
+	reasons = append(reasons, err)
+	l.validity, err = policy.ResolveValidity(now, r.validDays, rules)
+	reasons = append(reasons, err)
+	return l, everyReason(reasons...)
+}
+
+// subjectFor makes common name and subject agree: a subject without common name gets it, one with another is
+// refused.
+func subjectFor(r planRequest) (der []byte, text string, err error) {
+	dn, text := r.base, ""
+	if r.subjectDN != "" {
+		if dn, err = policy.ParseDN(r.subjectDN); err != nil {
+			return nil, "", err
+		}
+		text = r.subjectDN
+	}
+	cn := dn.CommonName()
+	if r.subjectDN != "" && cn != "" && cn != r.commonName {
+		return nil, "", &policy.Violation{Reasons: []string{
+			fmt.Sprintf("common_name %q and the CN of subject_dn %q differ", r.commonName, cn)}}
+	}
+	if cn != r.commonName {
+		if dn, err = dn.WithCommonName(r.commonName); err != nil {
+			return nil, "", err
+		}
+		text = ""
+	}
+	if text == "" {
+		text = dn.String()
+	}
+	der, err = dn.DER()
+	return der, text, err
+}
+
+// issue takes an accepted leaf to a signed, recorded certificate.
+func (a *Authority) issue(ctx context.Context, caller policy.Caller, l leaf) (Certificate, error) {
+	// 3. A CA's own key is never certified as somebody's leaf.
+	if err := a.refuseCAKeyReuse(ctx, l.publicKey); err != nil {
+		return Certificate{}, err
+	}
+
+	// 4. Build and lint, no CA key.
+	draft, err := a.prepare(ctx, l.issuer, l.template())
+	if err != nil {
+		return Certificate{}, a.refuse(err)
+	}
+	c := Certificate{
+		IssuerID: l.issuer.ID, CommonName: l.commonName, SubjectDN: l.subjectDN, Type: l.typ,
+		KeyType: l.key.Type, KeySize: l.key.Size, ValidDays: l.validity.Days(),
+		OrganizationID: l.issuer.OrganizationID, CreatedBy: &caller.UserID,
+		Serial: draft.Serial(), TBS: draft.TBS(), NotBefore: l.validity.NotBefore, NotAfter: l.validity.NotAfter,
+		State: Pending, CreatedAt: a.cfg.Now(), UpdatedAt: a.cfg.Now(),
+	}
+	var sealed []byte
+	if l.private != nil {
+		if sealed, err = a.cfg.Keys.Seal(ctx, l.private, sealedPlace(c)); err != nil {
+			return Certificate{}, a.refuse(fmt.Errorf("seal leaf key: %w", err))
+		}
+	}
+
+	// 5. Durable before the token is touched.
+	detail := fmt.Sprintf("%s certificate for %q, serial %s, issuer CA %d", c.Type, c.CommonName, c.Serial, c.IssuerID)
+	e := a.event(ctx, caller, audit.CertReserve, c.OrganizationID, audit.ResourceCertificate, nil, detail)
+	if c.ID, err = a.cfg.Store.Reserve(ctx, c, e); err != nil {
+		return Certificate{}, fmt.Errorf("reserve certificate: %w", err)
+	}
+	ctx, cancel := finish(ctx)
+	defer cancel()
+
+	// 6. Sign and verify.
+	der, err := draft.Sign()
+	if err != nil {
+		return Certificate{}, a.refuse(fmt.Errorf("sign certificate %d: %w", c.ID, err))
+	}
+
+	// 7. Complete. From here on the certificate exists.
+	e = a.event(ctx, caller, audit.CertCreate, c.OrganizationID, audit.ResourceCertificate, &c.ID, detail)
+	if c, err = a.cfg.Store.Complete(ctx, c.ID, der, sealed, e); err != nil {
+		return Certificate{}, fmt.Errorf("complete certificate: %w", err)
+	}
+	if a.cfg.Hooks.Issued != nil {
+		a.cfg.Hooks.Issued(c.Type)
+	}
+	return c, nil
+}
+
+func (l leaf) template() signer.Template {
+	usage := map[policy.CertificateType]signer.Usage{
+		policy.Server: signer.UsageServer, policy.Client: signer.UsageClient,
+		policy.DualPurpose: signer.UsageDualPurpose, policy.CA: signer.UsageCA,
+	}[l.typ]
+	return signer.Template{
+		Subject: l.subject, PublicKey: l.publicKey, Usage: usage, PathLength: l.pathLength,
+		NotBefore: l.validity.NotBefore, NotAfter: l.validity.NotAfter,
+		DNS: l.names.DNS, IPs: l.names.IPs, Emails: l.names.Emails,
+	}
+}
+
+func (a *Authority) refuseCAKeyReuse(ctx context.Context, pub crypto.PublicKey) error {
+	spki, err := x509.MarshalPKIXPublicKey(pub)
+	if err != nil {
+		return fault.Wrap(fault.Invalid, "the public key cannot be encoded", err)
+	}
+	used, err := a.cfg.Store.IsCAKey(ctx, spki)
+	if err != nil {
+		return fmt.Errorf("look up public key: %w", err)
+	}
+	if used {
+		a.refused("policy")
+		return fault.New(fault.Invalid, "the public key is that of a CA; use a key of your own")
+	}
+	return nil
+}
+
+// sealedPlace binds a sealed key to the certificate it belongs to.
+func sealedPlace(c Certificate) []byte {
+	return fmt.Appendf(nil, "certificate-key/%d/%s", c.IssuerID, c.Serial)
+}
+
+// generateLeafKey makes a key pair; RSA primes are expensive, so only as many callers as processors do it at once.
+func (a *Authority) generateLeafKey(ctx context.Context, spec policy.KeySpec) (crypto.Signer, error) {
+	select {
+	case a.keygen <- struct{}{}:
+		defer func() { <-a.keygen }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	var key crypto.Signer
+	var err error
+	switch spec.Type {
+	case policy.RSA:
+		key, err = rsa.GenerateKey(rand.Reader, spec.Size)
+	case policy.EC:
+		curve := map[int]elliptic.Curve{256: elliptic.P256(), 384: elliptic.P384(), 521: elliptic.P521()}[spec.Size]
+		key, err = ecdsa.GenerateKey(curve, rand.Reader)
+	case policy.Ed25519:
+		_, key, err = ed25519.GenerateKey(rand.Reader)
+	default:
+		err = fmt.Errorf("unknown key type %q", spec.Type)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("generate leaf key: %w", err)
+	}
+	return key, nil
+}

@@ -1,0 +1,170 @@
+package ca
+
+import (
+	"context"
+	"fmt"
+
+	"signet/audit"
+	"signet/fault"
+	"signet/policy"
+)
+
+// maxChain bounds the walk to the root; path lengths never come near it.
+const maxChain = 64
+
+// CA returns a CA that the caller may read.
+func (a *Authority) CA(ctx context.Context, caller policy.Caller, id int64) (CA, error) {
+	c, err := a.cfg.Store.CA(ctx, id)
+	if err != nil {
+		return CA{}, fmt.Errorf("find CA: %w", err)
+	}
+	return c, a.allow(policy.Allow(caller, policy.Read, c.object()))
+}
+
+// CAs lists the CAs that the caller may read and counts them all.
+func (a *Authority) CAs(ctx context.Context, caller policy.Caller, p Page) ([]CA, int64, error) {
+	return a.cfg.Store.CAs(ctx, scopeOf(caller), p)
+}
+
+// Chain returns the CA first and its root last.
+func (a *Authority) Chain(ctx context.Context, caller policy.Caller, id int64) ([]CA, error) {
+	c, err := a.CA(ctx, caller, id)
+	if err != nil {
+		return nil, err
+	}
+	return a.chainOf(ctx, c)
+}
+
+func (a *Authority) chainOf(ctx context.Context, c CA) ([]CA, error) {
+	chain := []CA{c}
+	for c.ParentID != nil {
+		if len(chain) == maxChain {
+			return nil, fmt.Errorf("chain of CA %d has no end", chain[0].ID)
+		}
+		parent, err := a.cfg.Store.PublicCA(ctx, *c.ParentID)
+		if err != nil {
+			return nil, fmt.Errorf("find issuer of CA %d: %w", c.ID, err)
+		}
+		chain = append(chain, parent)
+		c = parent
+	}
+	return chain, nil
+}
+
+// Children lists the CAs certified by this one.
+func (a *Authority) Children(ctx context.Context, caller policy.Caller, id int64) ([]CA, error) {
+	if _, err := a.CA(ctx, caller, id); err != nil {
+		return nil, err
+	}
+	return a.cfg.Store.Children(ctx, id)
+}
+
+// DeleteCA hides a CA and its certificates from every authenticated call. Rows, key and audit trail stay; its public
+// CRL and certificate stay served.
+func (a *Authority) DeleteCA(ctx context.Context, caller policy.Caller, id int64) error {
+	c, err := a.cfg.Store.CA(ctx, id)
+	if err != nil {
+		return fmt.Errorf("find CA: %w", err)
+	}
+	if err := a.allow(policy.Allow(caller, policy.DeleteCA, c.object())); err != nil {
+		return err
+	}
+	e := a.event(ctx, caller, audit.CADelete, c.OrganizationID, audit.ResourceCA, &c.ID,
+		fmt.Sprintf("CA %q, serial %s; its key stays in the token", c.Name, c.Serial))
+	if err := a.cfg.Store.DeleteCA(ctx, id, a.cfg.Now(), e); err != nil {
+		return fmt.Errorf("delete CA: %w", err)
+	}
+	return nil
+}
+
+// RefuseCAKey answers a request for a CA's private key: always an error, NotFound or Forbidden, and the refusal is
+// audited.
+func (a *Authority) RefuseCAKey(ctx context.Context, caller policy.Caller, id int64) error {
+	c, err := a.cfg.Store.CA(ctx, id)
+	if err != nil {
+		return fmt.Errorf("find CA: %w", err)
+	}
+	e := a.event(ctx, caller, audit.CAExportPrivateKey, c.OrganizationID, audit.ResourceCA, &c.ID,
+		"refused: the key is non-exportable")
+	if err := a.cfg.Store.Record(ctx, e); err != nil {
+		return fmt.Errorf("record refusal: %w", err)
+	}
+	a.refused("permission")
+	return fault.New(fault.Forbidden, "The private key of CA %d is non-exportable: it was generated inside a PKCS#11 token and cannot leave it", id)
+}
+
+// Certificates lists the certificates that the caller may read, of one issuer when issuerID is given, and counts
+// them all.
+func (a *Authority) Certificates(ctx context.Context, caller policy.Caller, issuerID *int64, p Page) ([]Certificate, int64, error) {
+	return a.cfg.Store.Certificates(ctx, CertificateFilter{Scope: scopeOf(caller), IssuerID: issuerID}, p)
+}
+
+// Certificate returns a certificate that the caller may read.
+func (a *Authority) Certificate(ctx context.Context, caller policy.Caller, id int64) (Certificate, error) {
+	c, err := a.cfg.Store.Certificate(ctx, id)
+	if err != nil {
+		return Certificate{}, fmt.Errorf("find certificate: %w", err)
+	}
+	return c, a.allow(policy.Allow(caller, policy.Read, c.object()))
+}
+
+// CertificateChain returns a certificate and its issuers, root last.
+func (a *Authority) CertificateChain(ctx context.Context, caller policy.Caller, id int64) (Certificate, []CA, error) {
+	c, err := a.Certificate(ctx, caller, id)
+	if err != nil {
+		return Certificate{}, nil, err
+	}
+	issuer, err := a.cfg.Store.PublicCA(ctx, c.IssuerID)
+	if err != nil {
+		return Certificate{}, nil, fmt.Errorf("find issuer of certificate %d: %w", id, err)
+	}
+	chain, err := a.chainOf(ctx, issuer)
+	return c, chain, err
+}
+
+// AuditLog lists the audit entries that the caller may read, newest first, and counts them all: a superuser reads
+// everything, an admin what concerns the own organization, or only the own acts when without one.
+func (a *Authority) AuditLog(ctx context.Context, caller policy.Caller, f audit.Filter) ([]audit.Entry, int64, error) {
+	f.OrganizationID, f.OwnUserID = nil, nil
+	switch {
+	case caller.Role == policy.RoleSuperuser:
+	case caller.Role == policy.RoleAdmin && caller.OrganizationID != nil:
+		f.OrganizationID = caller.OrganizationID
+	case caller.Role == policy.RoleAdmin:
+		f.OwnUserID = &caller.UserID
+	default:
+		return nil, 0, a.allow(policy.ErrDenied)
+	}
+	return a.cfg.Store.AuditLog(ctx, f)
+}
+
+// PublicCA finds a CA by its slug, for relying parties. Deleted CAs are found too.
+func (a *Authority) PublicCA(ctx context.Context, slug string) (CA, error) {
+	notFound := fault.New(fault.NotFound, "CA not found")
+	id, ok := slugID(slug)
+	if !ok {
+		return CA{}, notFound
+	}
+	c, err := a.cfg.Store.PublicCA(ctx, id)
+	if fault.Is(err, fault.NotFound) || err == nil && Slug(c.Name, c.ID) != slug {
+		return CA{}, notFound
+	}
+	if err != nil {
+		return CA{}, fmt.Errorf("find CA by slug: %w", err)
+	}
+	return c, nil
+}
+
+// PublicCRL returns the published CRL of the CA with this slug. It never touches the token: before the first list is
+// signed, there is none, and the error is Unavailable.
+func (a *Authority) PublicCRL(ctx context.Context, slug string) (CRL, error) {
+	c, err := a.PublicCA(ctx, slug)
+	if err != nil {
+		return CRL{}, err
+	}
+	crl, err := a.cfg.Store.LatestCRL(ctx, c.ID)
+	if fault.Is(err, fault.NotFound) {
+		return CRL{}, &fault.Error{Code: fault.Unavailable, Message: "the CRL is not published yet", RetryAfter: publishWait, Err: err}
+	}
+	return crl, err
+}

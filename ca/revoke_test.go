@@ -1,0 +1,229 @@
+package ca_test
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"math/big"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"signet/audit"
+	"signet/ca"
+	"signet/fault"
+	"signet/policy"
+)
+
+// crl is the published list of a CA, verified under the CA's certificate.
+func (w *world) crl(t *testing.T, c ca.CA) *x509.RevocationList {
+	t.Helper()
+	crl, err := w.PublicCRL(t.Context(), ca.Slug(c.Name, c.ID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := x509.ParseRevocationList(crl.DER)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := list.CheckSignatureFrom(parse(t, c.Certificate)); err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// publishNow runs the background work until the CA's list has a higher number.
+func (w *world) publishNow(t *testing.T, c ca.CA) error {
+	t.Helper()
+	before := w.crl(t, c).Number
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	stopped := make(chan struct{})
+	go func() { w.Run(ctx); close(stopped) }()
+	for w.crl(t, c).Number.Cmp(before) <= 0 {
+		select {
+		case <-ctx.Done():
+			return errors.New("no new CRL within 10 s")
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	cancel()
+	<-stopped
+	return nil
+}
+
+func TestRevoke(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	root := w.createCA(t, acmeAdmin, nil)
+	cert := w.issue(t, acmeAdmin, root.ID)
+	first := w.crl(t, root).Number
+
+	got, err := w.Revoke(t.Context(), acmeAdmin, cert.ID, "Key compromise")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Status(w.clock.Now()) != "revoked" || got.Revocation.Text != "Key compromise" || !got.Revocation.At.Equal(w.clock.Now()) {
+		t.Fatalf("record %+v", got)
+	}
+	list := w.crl(t, root)
+	if list.Number.Cmp(first) <= 0 {
+		t.Fatalf("CRL number %v after %v", list.Number, first)
+	}
+	serial, _ := new(big.Int).SetString(cert.Serial, 16)
+	if e := list.RevokedCertificateEntries; len(e) != 1 || e[0].SerialNumber.Cmp(serial) != 0 || e[0].ReasonCode != 1 {
+		t.Fatalf("entries %+v", e)
+	}
+	if len(list.AuthorityKeyId) == 0 || !slices.Equal(list.AuthorityKeyId, parse(t, root.Certificate).SubjectKeyId) {
+		t.Fatalf("authority key id %x", list.AuthorityKeyId)
+	}
+	_, err = w.Revoke(t.Context(), acmeAdmin, cert.ID, "")
+	wantFault(t, err, fault.Conflict, "Certificate is already revoked")
+}
+
+func TestRevokeRefusals(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	root := w.createCA(t, acmeAdmin, nil)
+	cert := w.issue(t, acmeAdmin, root.ID)
+	for _, tt := range []struct {
+		name   string
+		caller policy.Caller
+		id     int64
+		reason string
+		code   fault.Code
+	}{
+		{"an unknown certificate", superuser, 99, "", fault.NotFound},
+		{"nobody", policy.Caller{}, cert.ID, "", fault.Forbidden},
+		{"a member without capability", acmeUser, cert.ID, "", fault.Forbidden},
+		{"a foreign admin", rivalUser, cert.ID, "", fault.Forbidden},
+		{"an endless reason", acmeAdmin, cert.ID, string(make([]byte, ca.MaxReasonText+1)), fault.Invalid},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := w.Revoke(t.Context(), tt.caller, tt.id, tt.reason)
+			wantFault(t, err, tt.code, "")
+		})
+	}
+	if got, _ := w.Certificate(t.Context(), acmeAdmin, cert.ID); got.State != ca.Valid {
+		t.Fatalf("state %s after refusals", got.State)
+	}
+}
+
+func TestParallelRevocationsHaveOneWinner(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	root := w.createCA(t, acmeAdmin, nil)
+	cert := w.issue(t, acmeAdmin, root.ID)
+	var won atomic.Int32
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			if _, err := w.Revoke(t.Context(), acmeAdmin, cert.ID, "superseded"); err == nil {
+				won.Add(1)
+			} else if !fault.Is(err, fault.Conflict) {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if won.Load() != 1 {
+		t.Fatalf("%d winners", won.Load())
+	}
+	if _, n, _ := w.AuditLog(t.Context(), superuser, audit.Filter{Action: audit.CertRevoke, Limit: 1}); n != 1 {
+		t.Fatalf("%d audit events for one revocation", n)
+	}
+}
+
+func TestRevokeCA(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	root := w.createCA(t, acmeAdmin, nil)
+	child := w.createCA(t, acmeAdmin, func(r *ca.CreateCARequest) { r.Name, r.ParentID = "Issuing", &root.ID })
+
+	_, err := w.RevokeCA(t.Context(), acmeAdmin, root.ID, "")
+	wantFault(t, err, fault.Invalid, "is a root")
+	_, err = w.RevokeCA(t.Context(), rivalUser, child.ID, "")
+	wantFault(t, err, fault.Forbidden, "Insufficient permissions")
+
+	if _, err := w.RevokeCA(t.Context(), acmeAdmin, child.ID, "cessation of operation"); err != nil {
+		t.Fatal(err)
+	}
+	if e := w.crl(t, root).RevokedCertificateEntries; len(e) != 1 || e[0].SerialNumber.Text(16) != child.Serial || e[0].ReasonCode != 5 {
+		t.Fatalf("parent's CRL %+v", e)
+	}
+	_, err = w.Issue(t.Context(), acmeAdmin, serverRequest(child.ID))
+	wantFault(t, err, fault.Invalid, "is revoked")
+	_, err = w.RevokeCA(t.Context(), acmeAdmin, child.ID, "")
+	wantFault(t, err, fault.Conflict, "already revoked")
+}
+
+func TestRevocationOutlivesTheTokensAbsence(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	root := w.createCA(t, acmeAdmin, nil)
+	cert := w.issue(t, acmeAdmin, root.ID)
+	w.keys.setAway(true)
+	if _, err := w.Revoke(t.Context(), acmeAdmin, cert.ID, ""); err != nil {
+		t.Fatalf("revocation needs no token: %v", err)
+	}
+	if n := len(w.crl(t, root).RevokedCertificateEntries); n != 0 {
+		t.Fatalf("%d entries signed without a token", n)
+	}
+	w.keys.setAway(false)
+	if err := w.publishNow(t, root); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(w.crl(t, root).RevokedCertificateEntries); n != 1 {
+		t.Fatalf("%d entries after the token came back", n)
+	}
+}
+
+func TestCRLSchedule(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	root := w.createCA(t, acmeAdmin, nil)
+	r := serverRequest(root.ID)
+	r.ValidDays = 1
+	short, err := w.Issue(t.Context(), acmeAdmin, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Revoke(t.Context(), acmeAdmin, short.ID, ""); err != nil {
+		t.Fatal(err)
+	}
+
+	w.clock.advance(6*24*time.Hour + time.Minute) // less than a day before nextUpdate; the certificate has expired
+	if err := w.publishNow(t, root); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(w.crl(t, root).RevokedCertificateEntries); n != 1 {
+		t.Fatalf("%d entries in the first list after expiry, want the expired one once more", n)
+	}
+	w.clock.advance(6*24*time.Hour + time.Minute)
+	if err := w.publishNow(t, root); err != nil {
+		t.Fatal(err)
+	}
+	list := w.crl(t, root)
+	if n := len(list.RevokedCertificateEntries); n != 0 {
+		t.Fatalf("%d entries, want the expired one gone", n)
+	}
+	if !list.ThisUpdate.Equal(w.clock.Now()) || !list.NextUpdate.Equal(w.clock.Now().Add(7*24*time.Hour)) {
+		t.Fatalf("window %v to %v", list.ThisUpdate, list.NextUpdate)
+	}
+}
+
+func TestReasonCode(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]int{
+		"": 0, "testing": 0, "removeFromCRL": 0, "lost the laptop": 0,
+		"Key compromise": 1, "keyCompromise": 1, "key_compromise: stolen disk": 1,
+		"CA compromise": 2, "affiliationChanged": 3, "Superseded by a new one": 4,
+		"cessation-of-operation": 5, "certificateHold": 6, "privilege withdrawn": 9, "AA Compromise": 10,
+	} {
+		if got := ca.ReasonCode(text); got != want {
+			t.Errorf("ReasonCode(%q) = %d, want %d", text, got, want)
+		}
+	}
+}

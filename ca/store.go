@@ -1,0 +1,84 @@
+package ca
+
+import (
+	"context"
+	"time"
+
+	"signet/audit"
+)
+
+// Store keeps the records. Each method is one transaction, and appends its audit event in that transaction. An
+// event without ResourceID gets the id of the record. Errors are *fault.Error: NotFound, Conflict, Unavailable
+// (the database does not answer); anything else is a defect.
+//
+// Only records that are Valid or Revoked exist for the reading methods, unless they say otherwise; the records of a
+// deleted CA, and the CA, do not.
+type Store interface {
+	// CreateCA records the intent to create a CA: state Pending, no key yet. It assigns the ID, which is never
+	// used again.
+	CreateCA(ctx context.Context, c CA, e audit.Event) (CA, error)
+	// ReserveCA adds to a Pending CA what its certificate will say: SubjectDN, PublicKey, Serial, TBS, ValidDays,
+	// NotBefore, NotAfter and PathLength of c are stored. Conflict when it is no longer Pending or when its
+	// parent is revoked or deleted by now.
+	ReserveCA(ctx context.Context, c CA, e audit.Event) error
+	// CompleteCA turns a Pending CA into a Valid one and clears TBS. With a parent, it sets the parent's
+	// AllowLeafCerts to false. Conflict when the CA is not Pending.
+	CompleteCA(ctx context.Context, id int64, der []byte, e audit.Event) (CA, error)
+
+	CA(ctx context.Context, id int64) (CA, error)
+	// PublicCA is CA for relying parties: a deleted CA is found too.
+	PublicCA(ctx context.Context, id int64) (CA, error)
+	// CAs lists the CAs in scope and counts them all.
+	CAs(ctx context.Context, s Scope, p Page) ([]CA, int64, error)
+	// CAsByName finds every CA in scope with exactly this name.
+	CAsByName(ctx context.Context, s Scope, name string) ([]CA, error)
+	// Children lists the CAs certified by this one.
+	Children(ctx context.Context, id int64) ([]CA, error)
+	// IsCAKey reports whether a public key (DER SubjectPublicKeyInfo) is that of any CA, deleted ones included.
+	IsCAKey(ctx context.Context, publicKey []byte) (bool, error)
+	// RevokeCA revokes a CA that has a parent and advances the parent's revocation sequence. Conflict when it is
+	// already revoked.
+	RevokeCA(ctx context.Context, id int64, r Revocation, e audit.Event) (CA, error)
+	// DeleteCA hides a CA and its certificates. Conflict while a CA that is not deleted names it as parent.
+	DeleteCA(ctx context.Context, id int64, at time.Time, e audit.Event) error
+
+	// Reserve records the intent to sign a certificate: state Pending, with serial and TBS. It assigns the ID.
+	// Conflict when the serial is taken, or when the issuer is deleted, revoked, or (Type not ca) no longer
+	// allows leaf certificates.
+	Reserve(ctx context.Context, c Certificate, e audit.Event) (int64, error)
+	// Complete turns a Pending certificate into a Valid one, stores DER and sealed key, clears TBS. Conflict when
+	// it is not Pending.
+	Complete(ctx context.Context, id int64, der, sealedKey []byte, e audit.Event) (Certificate, error)
+
+	// Certificate finds a certificate; its SealedKey is included.
+	Certificate(ctx context.Context, id int64) (Certificate, error)
+	// Certificates lists certificates, without their sealed keys, and counts them all.
+	Certificates(ctx context.Context, f CertificateFilter, p Page) ([]Certificate, int64, error)
+	// Revoke revokes a Valid certificate and advances the issuer's revocation sequence. Conflict when it is
+	// already revoked; of parallel calls exactly one succeeds.
+	Revoke(ctx context.Context, id int64, r Revocation, e audit.Event) (Certificate, error)
+
+	// Abandon closes every reservation made before the given time: state Abandoned, revoked at now, the issuer's
+	// revocation sequence advanced, one event per record (CAAbandon or CertAbandon). It returns how many.
+	Abandon(ctx context.Context, before, now time.Time) (int, error)
+
+	// StaleCRLs lists the CAs, deleted ones included, whose latest CRL is missing, lacks a revocation, or ends
+	// before the given time, as long as the CA has not expired and, when deleted, has certificates that have not
+	// expired.
+	StaleCRLs(ctx context.Context, endsBefore, now time.Time) ([]int64, error)
+	// BeginCRL takes the next CRL number of a CA and returns it with the current revocation sequence. The number
+	// is never given out again.
+	BeginCRL(ctx context.Context, caID int64) (CRL, error)
+	// RevokedSerials lists what the CA has revoked or abandoned and that was not yet expired at the given time,
+	// certificates and child CAs, by time of revocation.
+	RevokedSerials(ctx context.Context, caID int64, notExpiredAt time.Time) ([]RevokedSerial, error)
+	// CompleteCRL stores a signed list.
+	CompleteCRL(ctx context.Context, c CRL, e audit.Event) error
+	// LatestCRL returns the published list with the highest number, of a deleted CA too.
+	LatestCRL(ctx context.Context, caID int64) (CRL, error)
+
+	// Record appends an event that records no change, such as a refusal.
+	Record(ctx context.Context, e audit.Event) error
+	// AuditLog lists entries, newest first, and counts them all.
+	AuditLog(ctx context.Context, f audit.Filter) ([]audit.Entry, int64, error)
+}
