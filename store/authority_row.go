@@ -1,0 +1,112 @@
+package store
+
+import (
+	"crypto/sha256"
+
+	"signet/ca"
+	"signet/fault"
+	"signet/policy"
+)
+
+// authorityRow is a row of certificate_authorities.
+type authorityRow struct {
+	ID                 int64
+	Name               string
+	Description        *string
+	SubjectDN          string
+	KeyType            string
+	KeySize            int
+	ValidDays          int
+	ParentID           *int64
+	PathLength         *int
+	AllowLeafCerts     bool
+	CRLBaseURL         *string `gorm:"column:crl_base_url"`
+	OrganizationID     *int64
+	CreatedBy          *int64
+	KeyID              []byte
+	PublicKey          []byte
+	PublicKeySHA256    []byte `gorm:"column:public_key_sha256"`
+	Serial             *string
+	TBS                []byte
+	Certificate        []byte
+	NotBefore          instant
+	NotAfter           instant
+	State              string
+	RevokedAt          *instant
+	RevocationReason   int
+	RevocationText     string
+	RevocationSequence int64
+	CRLNumber          int64    `gorm:"column:crl_number"`
+	Deleted            *instant `gorm:"column:deleted_at"`
+	Created            instant  `gorm:"column:created_at"`
+	Updated            instant  `gorm:"column:updated_at"`
+}
+
+func (authorityRow) TableName() string { return "certificate_authorities" }
+
+func (r authorityRow) ca() ca.CA {
+	c := ca.CA{
+		ID: r.ID, Name: r.Name, Description: r.Description, SubjectDN: r.SubjectDN,
+		KeyType: policy.KeyType(r.KeyType), KeySize: r.KeySize, ValidDays: r.ValidDays,
+		ParentID: r.ParentID, PathLength: r.PathLength, AllowLeafCerts: r.AllowLeafCerts, CRLBaseURL: r.CRLBaseURL,
+		OrganizationID: r.OrganizationID, CreatedBy: r.CreatedBy,
+		KeyID: r.KeyID, PublicKey: r.PublicKey, TBS: r.TBS, Certificate: r.Certificate,
+		NotBefore: r.NotBefore.Time, NotAfter: r.NotAfter.Time, State: ca.State(r.State),
+		Revocation: ca.Revocation{At: timeOf(r.RevokedAt), Reason: r.RevocationReason, Text: r.RevocationText},
+		CreatedAt:  r.Created.Time, UpdatedAt: r.Updated.Time,
+	}
+	if r.Serial != nil {
+		c.Serial = *r.Serial
+	}
+	if r.Deleted != nil {
+		c.DeletedAt = &r.Deleted.Time
+	}
+	return c
+}
+
+func (db *DB) pendingAuthority(c ca.CA) authorityRow {
+	created := c.CreatedAt
+	if created.IsZero() {
+		created = db.now()
+	}
+	return authorityRow{
+		Name: c.Name, Description: c.Description, SubjectDN: c.SubjectDN,
+		KeyType: string(c.KeyType), KeySize: c.KeySize, ValidDays: c.ValidDays,
+		ParentID: c.ParentID, PathLength: c.PathLength, AllowLeafCerts: c.AllowLeafCerts, CRLBaseURL: c.CRLBaseURL,
+		OrganizationID: c.OrganizationID, CreatedBy: c.CreatedBy, KeyID: c.KeyID,
+		NotBefore: at(c.NotBefore), NotAfter: at(c.NotAfter), State: string(ca.Pending),
+		Created: at(created), Updated: at(created),
+	}
+}
+
+func fingerprint(publicKey []byte) []byte {
+	sum := sha256.Sum256(publicKey)
+	return sum[:]
+}
+
+// The answers to a caller.
+var (
+	errNoCA             = fault.New(fault.NotFound, "CA not found")
+	errNoCertificate    = fault.New(fault.NotFound, "Certificate not found")
+	errNoCRL            = fault.New(fault.NotFound, "CRL not found")
+	errCANotPending     = fault.New(fault.Conflict, "CA is not pending, or already reserved")
+	errCANotReserved    = fault.New(fault.Conflict, "CA is not reserved, or already completed")
+	errNotReserved      = fault.New(fault.Conflict, "Certificate is not reserved, or already completed")
+	errSerialTaken      = fault.New(fault.Conflict, "Serial number is already in use")
+	errKeyTaken         = fault.New(fault.Conflict, "Public key is already in use")
+	errCARevoked        = fault.New(fault.Conflict, "CA is already revoked")
+	errRoot             = fault.New(fault.Conflict, "A root CA cannot be revoked")
+	errChildren         = fault.New(fault.Conflict, "CA has child CAs; delete them first")
+	errCertificateEnded = fault.New(fault.Conflict, "Certificate is already revoked")
+	errCRLNumber        = fault.New(fault.Conflict, "CRL number was not reserved, or is already in use")
+)
+
+// errIssuerGone says that an issuer can no longer sign anything.
+func errIssuerGone(id int64) error {
+	return fault.New(fault.Conflict, "CA %d is revoked or deleted", id)
+}
+
+// errNoLeaves says that an issuer no longer signs leaf certificates.
+func errNoLeaves(id int64) error {
+	return fault.New(fault.Conflict, "CA %d does not allow leaf certificate issuance", id)
+}

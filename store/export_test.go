@@ -1,0 +1,97 @@
+package store
+
+import (
+	"context"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"signet/audit"
+	"signet/ca"
+)
+
+// MigrationSteps lets the tests of the package's users walk through the versions: it returns the number of versions
+// and a function that migrates to one of them.
+func (db *DB) MigrationSteps(t *testing.T) (int64, func(version int64)) {
+	t.Helper()
+	m, err := db.migrator()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sources := m.ListSources()
+	return sources[len(sources)-1].Version, func(version int64) {
+		t.Helper()
+		if _, err := m.UpTo(context.Background(), version); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Exec runs SQL past the interfaces.
+func (db *DB) Exec(sql string) error { return db.writer.Exec(sql).Error }
+
+var day = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// InsertVersion1 writes what testdata/version1.sql says, as the first version of the schema had it.
+func (db *DB) InsertVersion1(t *testing.T) {
+	t.Helper()
+	text, err := os.ReadFile("testdata/version1.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := strings.NewReplacer("{t}", "1772366400000000", "{true}", "1", "{false}", "0", "{blob}", "x'0102'")
+	if db.dialect == onPostgres {
+		values = strings.NewReplacer("{t}", "'2026-03-01T12:00:00Z'", "{true}", "true", "{false}", "false", "{blob}", `'\x0102'`)
+	}
+	for _, statement := range strings.SplitAfter(values.Replace(string(text)), ";\n") {
+		if err := db.Exec(statement); statement != "" && err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// CheckVersion1 checks that what InsertVersion1 wrote is read as it was meant.
+func (db *DB) CheckVersion1(t *testing.T) {
+	t.Helper()
+	ctx := context.Background()
+	blob := []byte{1, 2}
+	c, err := db.CA(ctx, 1)
+	if err != nil || c.Name != "Root" || !c.AllowLeafCerts || string(c.Certificate) != string(blob) || !c.NotAfter.Equal(day) {
+		t.Errorf("CA is %+v, %v", c, err)
+	}
+	leaf, err := db.Certificate(ctx, 1)
+	if err != nil || leaf.State != ca.Valid || leaf.Serial != "1f" || string(leaf.SealedKey) != string(blob) {
+		t.Errorf("certificate is %+v, %v", leaf, err)
+	}
+	lost, err := db.Certificate(ctx, 2)
+	if err != nil || lost.Revocation != (ca.Revocation{At: day, Reason: 1, Text: "key compromise"}) {
+		t.Errorf("revoked certificate is %+v, %v", lost, err)
+	}
+	if crl, err := db.LatestCRL(ctx, 1); err != nil || crl.Number != 1 || crl.Entries != 1 || !crl.ThisUpdate.Equal(day) {
+		t.Errorf("CRL is %+v, %v", crl, err)
+	}
+	if u, err := db.UserByName(ctx, "alice"); err != nil || !u.Active || !u.Capabilities.RevokeCert || u.Capabilities.DeleteCA {
+		t.Errorf("user is %+v, %v", u, err)
+	}
+	if owner, err := db.RefreshTokenOwner(ctx, blob); err != nil || owner != 1 {
+		t.Errorf("owner of the refresh token is %d, %v", owner, err)
+	}
+	entries, total, err := db.AuditLog(ctx, audit.Filter{Limit: 10})
+	if err != nil || total != 1 || entries[0].Action != audit.CACreate || entries[0].Username != "alice" {
+		t.Errorf("audit log is %+v, %v", entries, err)
+	}
+	if c, err := db.BeginCRL(ctx, 1); err != nil || c.Number < 2 || c.Sequence != 1 {
+		t.Errorf("next CRL is %+v, %v", c, err)
+	}
+}
+
+// Pragma returns a setting of the writing connection.
+func (db *DB) Pragma(t *testing.T, name string) string {
+	t.Helper()
+	var value string
+	if err := db.pools[0].QueryRow("PRAGMA " + name).Scan(&value); err != nil {
+		t.Fatal(err)
+	}
+	return value
+}
