@@ -1,0 +1,48 @@
+# Signet. `make help` lists the targets.
+
+SHELL       := /bin/bash
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+FUZZTIME    ?= 10s
+BENCHTIME   ?= 1s
+export CGO_ENABLED = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help run build test lint bench fuzz generate clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: ## install what is missing, build, and serve on 127.0.0.1:8000 (settings: SIGNET_... variables)
+	@scripts/setup run
+	@$(MAKE) --no-print-directory build
+	@exec bin/signet serve
+
+build: ## bin/signet
+	go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/signet ./cmd/signet
+
+test: ## install what is missing, and run every test with the race detector
+	@scripts/setup test
+	go vet ./...
+	go test -race -timeout 9m ./...
+
+lint: ## gofmt and go vet
+	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt -w $$unformatted"; exit 1; fi
+	go vet ./...
+
+bench: ## every benchmark (BENCHTIME=1s)
+	@scripts/setup test
+	go test -run '^$$' -bench . -benchtime $(BENCHTIME) -benchmem ./...
+
+fuzz: ## every fuzz target for a while (FUZZTIME=10s)
+	@set -e; for package in $$(go list ./...); do \
+		for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+			echo "== $$package $$target"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package; \
+		done; \
+	done
+
+generate: ## what is generated: API code, docs/configuration.md
+	go generate ./...
+
+clean: ## remove what was built; the data folder stays
+	rm -rf bin

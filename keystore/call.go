@@ -1,0 +1,170 @@
+package keystore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/miekg/pkcs11"
+)
+
+// operation is one use of a session. run is called in a goroutine that has the session to itself; it may be called
+// twice, on two sessions. late gets the result when the caller has given up waiting, on the same session.
+type operation[T any] struct {
+	name string
+	lock chan struct{} // if set, held from before the session is taken until run has returned, waited for or not
+	run  func(*session) (T, error)
+	late func(*session, T)
+}
+
+// call runs an operation: within the token's deadline, once more on a new session when the first was lost. It fails
+// with what explain makes of the last error.
+func call[T any](ctx context.Context, t *Token, o operation[T]) (T, error) {
+	ctx, cancel := context.WithTimeout(ctx, t.timeout)
+	defer cancel()
+	start := time.Now()
+	v, err := attempts(ctx, t, o)
+	if err != nil {
+		err = explain(o.name, err)
+	}
+	if t.observe != nil {
+		t.observe(o.name, time.Since(start), err)
+	}
+	return v, err
+}
+
+func attempts[T any](ctx context.Context, t *Token, o operation[T]) (T, error) {
+	for retried := false; ; {
+		v, err := attempt(ctx, t, o, retried)
+		c := classOf(err)
+		switch {
+		case err == nil:
+			return v, nil
+		case ctx.Err() != nil:
+			return v, err
+		case c == classBusy:
+			if err := t.awaitSession(ctx); err != nil {
+				return v, err
+			}
+		case c.retried() && !retried:
+			retried = true
+		default:
+			return v, err
+		}
+	}
+}
+
+// awaitSession reacts to CKR_SESSION_COUNT. With sessions of our own, the smaller pool makes the next attempt wait
+// for one of them; with none, somebody else has to let go first.
+func (t *Token) awaitSession(ctx context.Context) error {
+	if t.pool.shrink() {
+		return nil
+	}
+	timer := time.NewTimer(20 * time.Millisecond)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", ErrUnavailable, pkcs11.Error(pkcs11.CKR_SESSION_COUNT))
+	}
+}
+
+type outcome[T any] struct {
+	value T
+	err   error
+}
+
+// attempt runs the operation once, on a fresh session if the last one failed. When ctx ends before the module answers, the call goes on alone: its session, its
+// permit and its place in the gate come back when the module returns, not before.
+func attempt[T any](ctx context.Context, t *Token, o operation[T], fresh bool) (v T, err error) {
+	if o.lock != nil {
+		select {
+		case o.lock <- struct{}{}:
+		case <-ctx.Done():
+			return v, unanswered(ctx)
+		}
+	}
+	unlock := func() {
+		if o.lock != nil {
+			<-o.lock
+		}
+	}
+	if err := t.admit(ctx); err != nil {
+		unlock()
+		return v, err
+	}
+	answer := make(chan outcome[T])
+	go func() {
+		defer t.pool.release()
+		defer t.module.gate.leave()
+		defer unlock()
+		s, err := t.session(fresh)
+		if err != nil {
+			deliver(ctx, answer, outcome[T]{err: err})
+			return
+		}
+		v, err := o.run(s)
+		if !deliver(ctx, answer, outcome[T]{v, err}) && err == nil && o.late != nil {
+			o.late(s, v)
+		}
+		if err == nil {
+			t.pool.put(s)
+		} else {
+			t.discard(s)
+		}
+	}()
+	select {
+	case a := <-answer:
+		return a.value, a.err
+	case <-ctx.Done():
+		return v, unanswered(ctx)
+	}
+}
+
+// admit takes a permit and a place in the gate.
+func (t *Token) admit(ctx context.Context) error {
+	if err := t.pool.acquire(ctx); err != nil {
+		if errors.Is(err, ErrUnavailable) {
+			return err
+		}
+		return fmt.Errorf("%w: no free session: %w", ErrUnavailable, err)
+	}
+	if err := t.module.gate.enter(ctx); err != nil {
+		t.pool.release()
+		return fmt.Errorf("%w: the module is being drained: %w", ErrUnavailable, err)
+	}
+	return nil
+}
+
+// deliver hands the outcome to the caller and reports whether it is still there.
+func deliver[T any](ctx context.Context, answer chan<- outcome[T], o outcome[T]) bool {
+	select {
+	case answer <- o:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func unanswered(ctx context.Context) error {
+	return fmt.Errorf("%w: no answer in time: %w", ErrUnavailable, context.Cause(ctx))
+}
+
+// within runs f in a goroutine of its own until ctx ends; late gets a result that nobody waits for any more.
+func within[T any](ctx context.Context, f func() (T, error), late func(T)) (v T, err error) {
+	answer := make(chan outcome[T])
+	go func() {
+		v, err := f()
+		if !deliver(ctx, answer, outcome[T]{v, err}) && err == nil {
+			late(v)
+		}
+	}()
+	select {
+	case a := <-answer:
+		return a.value, a.err
+	case <-ctx.Done():
+		return v, unanswered(ctx)
+	}
+}

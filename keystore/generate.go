@@ -1,0 +1,178 @@
+package keystore
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/ThalesIgnite/crypto11"
+	"github.com/miekg/pkcs11"
+)
+
+// Generate makes a key pair inside the token with the full non-exportable template and reads its attributes back.
+// Errors: [ErrExists], [ErrUnsupported], [ErrEvidence], [ErrUnavailable].
+func (t *Token) Generate(ctx context.Context, s Spec) (crypto.Signer, error) {
+	k, err := kindOf(s.Type, s.Size)
+	if err != nil {
+		return nil, fmt.Errorf("generate key: %w", err)
+	}
+	if len(s.ID) == 0 {
+		return nil, errors.New("generate key: the CKA_ID is empty")
+	}
+	made, err := t.generate(ctx, &birth{id: s.ID, class: pkcs11.CKO_PRIVATE_KEY, generate: func(session *session) error {
+		var err error
+		for _, parameter := range k.parameters {
+			err = session.generatePair(k.generate, publicTemplate(s, k, parameter), privateTemplate(s, k))
+			if !is(err, unsupported) && !is(err, optionalRefused) {
+				break
+			}
+		}
+		return err
+	}})
+	if err != nil {
+		return nil, fmt.Errorf("generate %s %d key: %w", s.Type, s.Size, err)
+	}
+	return &signer{t, t.remember(made)}, nil
+}
+
+// generate makes a key pair and finds it. A key that nobody waits for any more is destroyed.
+func (t *Token) generate(ctx context.Context, b *birth) (*key, error) {
+	return call(ctx, t, operation[*key]{
+		name: "generate",
+		lock: t.slot.generating,
+		run: func(s *session) (*key, error) {
+			if err := b.produce(s); err != nil {
+				return nil, err
+			}
+			generation := t.slot.handles()
+			p, err := t.lookup(s, b.id)
+			if err != nil {
+				return nil, err
+			}
+			k := &key{id: b.id, public: p.public}
+			k.found.Store(&found{generation, p.private})
+			return k, nil
+		},
+		late: func(s *session, k *key) { _ = s.destroy(k.id, allKeys) },
+	})
+}
+
+// birth is a key in the making.
+type birth struct {
+	id       []byte
+	class    int
+	generate func(*session) error
+	begun    bool // the id was free, so that whatever it names now is ours
+}
+
+// produce generates a key under a free id, once more after CKR_GENERAL_ERROR, and destroys it again when it does not
+// show that it is non-exportable. What a failed attempt left behind is removed before the next one.
+func (b *birth) produce(s *session) error {
+	taken, err := s.find(1, template(pkcs11.CKA_ID, b.id).ToSlice()...)
+	switch {
+	case err != nil:
+		return err
+	case len(taken) > 0 && !b.begun:
+		return ErrExists
+	case len(taken) > 0:
+		if err := s.destroy(b.id, allKeys); err != nil {
+			return err
+		}
+	}
+	b.begun = true
+	err = b.generate(s)
+	if errors.Is(err, pkcs11.Error(pkcs11.CKR_GENERAL_ERROR)) {
+		if err := s.destroy(b.id, allKeys); err != nil {
+			return err
+		}
+		err = b.generate(s)
+	}
+	if is(err, unsupported) {
+		err = fmt.Errorf("%w: %w", ErrUnsupported, err)
+	}
+	if err == nil {
+		err = s.evidence(b.id, b.class)
+	}
+	if err != nil {
+		return errors.Join(err, s.destroy(b.id, allKeys))
+	}
+	return nil
+}
+
+// generatePair calls C_GenerateKeyPair, leaving optional attributes out until the token takes the template.
+func (s *session) generatePair(mechanism uint, public, private crypto11.AttributeSet) error {
+	m := []*pkcs11.Mechanism{pkcs11.NewMechanism(mechanism, nil)}
+	return reduce(private, func(reduced []*pkcs11.Attribute) error {
+		_, _, err := s.GenerateKeyPair(s.handle, m, public.ToSlice(), reduced)
+		return err
+	})
+}
+
+// generateSecret is generatePair for C_GenerateKey.
+func (s *session) generateSecret(mechanism uint, secret crypto11.AttributeSet) error {
+	m := []*pkcs11.Mechanism{pkcs11.NewMechanism(mechanism, nil)}
+	return reduce(secret, func(reduced []*pkcs11.Attribute) error {
+		_, err := s.GenerateKey(s.handle, m, reduced)
+		return err
+	})
+}
+
+// reduce tries the template with all attributes, then with fewer of the optional ones while the token refuses.
+func reduce(set crypto11.AttributeSet, try func([]*pkcs11.Attribute) error) error {
+	var err error
+	for _, left := range reductions() {
+		if err = try(without(set, left)); !is(err, optionalRefused) {
+			return err
+		}
+	}
+	return err
+}
+
+// proof is what the token must say of a key that was born in it and cannot leave it (PKCS#11 2.40, section 4.9).
+var proof = []struct {
+	attribute uint
+	want      bool
+}{
+	{pkcs11.CKA_SENSITIVE, true},
+	{pkcs11.CKA_EXTRACTABLE, false},
+	{pkcs11.CKA_ALWAYS_SENSITIVE, true},
+	{pkcs11.CKA_NEVER_EXTRACTABLE, true},
+	{pkcs11.CKA_LOCAL, true},
+}
+
+// evidence reads back the attributes of the key with this CKA_ID and fails with [ErrEvidence], naming what is
+// missing, unless they prove it non-exportable.
+func (s *session) evidence(id []byte, class int) error {
+	objects, err := s.find(2, template(pkcs11.CKA_CLASS, class, pkcs11.CKA_ID, id).ToSlice()...)
+	if err != nil {
+		return err
+	}
+	if len(objects) == 0 {
+		return ErrNotFound
+	}
+	for _, object := range objects {
+		if err := s.prove(object); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *session) prove(object pkcs11.ObjectHandle) error {
+	var missing []string
+	for _, p := range proof {
+		value, err := s.attribute(object, p.attribute)
+		switch {
+		case classOf(err).retried():
+			return fmt.Errorf("read %s: %w", attributeName(p.attribute), err)
+		case err != nil || len(value) != 1 || (value[0] != 0) != p.want:
+			missing = append(missing, fmt.Sprintf("%s is not %t", attributeName(p.attribute), p.want))
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("%w: %s", ErrEvidence, strings.Join(missing, ", "))
+	}
+	return nil
+}

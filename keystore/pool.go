@@ -1,0 +1,162 @@
+package keystore
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/miekg/pkcs11"
+)
+
+// regrow is how long a pool stays shrunk after the token said CKR_SESSION_COUNT.
+const regrow = 30 * time.Second
+
+// session is one PKCS#11 session. One goroutine uses it at a time: a permit of the pool goes with it.
+type session struct {
+	*pkcs11.Ctx
+	handle pkcs11.SessionHandle
+}
+
+// pool bounds the sessions of a token. It hands out permits; whoever has one may take an idle session or open a new
+// one. A call that was abandoned keeps its permit until the module returns, so that neither sessions nor threads
+// outgrow the bound.
+type pool struct {
+	mu      sync.Mutex
+	max     int // permits when all is well
+	limit   int // permits now
+	shrunk  time.Time
+	used    int
+	open    int
+	idle    []*session
+	waiters []chan struct{}
+	closed  bool
+}
+
+func newPool(max int) *pool { return &pool{max: max, limit: max} }
+
+// acquire waits for a permit. It fails with [ErrUnavailable] when ctx ends or the pool is closed.
+func (p *pool) acquire(ctx context.Context) error {
+	for {
+		p.mu.Lock()
+		if p.closed {
+			p.mu.Unlock()
+			return errClosed
+		}
+		if p.limit < p.max && time.Since(p.shrunk) > regrow {
+			p.limit = p.max
+		}
+		if p.used < p.limit {
+			p.used++
+			p.mu.Unlock()
+			return nil
+		}
+		turn := make(chan struct{})
+		p.waiters = append(p.waiters, turn)
+		p.mu.Unlock()
+		if err := wait(ctx, turn); err != nil {
+			p.leave(turn)
+			return err
+		}
+	}
+}
+
+// leave takes a caller out of the queue. A turn that came at the same moment goes to the next in line.
+func (p *pool) leave(turn chan struct{}) {
+	p.mu.Lock()
+	i := slices.Index(p.waiters, turn)
+	if i >= 0 {
+		p.waiters = slices.Delete(p.waiters, i, i+1)
+	}
+	p.mu.Unlock()
+	if i < 0 {
+		p.wake()
+	}
+}
+
+// release gives a permit back.
+func (p *pool) release() {
+	p.mu.Lock()
+	p.used--
+	p.mu.Unlock()
+	p.wake()
+}
+
+// wake lets the longest waiting caller try again.
+func (p *pool) wake() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.waiters) > 0 {
+		close(p.waiters[0])
+		p.waiters = p.waiters[1:]
+	}
+}
+
+// take returns an idle session, the one used last, or nil.
+func (p *pool) take() *session {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.idle) == 0 {
+		return nil
+	}
+	s := p.idle[len(p.idle)-1]
+	p.idle = p.idle[:len(p.idle)-1]
+	return s
+}
+
+// put makes a healthy session available again.
+func (p *pool) put(s *session) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.idle = append(p.idle, s)
+}
+
+// count follows C_OpenSession (1) and C_CloseSession (-1).
+func (p *pool) count(change int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.open += change
+}
+
+// size is the number of sessions that are open.
+func (p *pool) size() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.open
+}
+
+// shrink learns that the token gives no session beyond those that are open, and reports whether another session of
+// ours can be waited for.
+func (p *pool) shrink() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.limit, p.shrunk = max(1, min(p.limit, p.open)), time.Now()
+	return p.open > 0
+}
+
+// close refuses new callers, waits until every permit is back, and returns the idle sessions.
+func (p *pool) close(ctx context.Context) ([]*session, error) {
+	p.mu.Lock()
+	p.closed = true
+	waiters := p.waiters
+	p.waiters = nil
+	p.mu.Unlock()
+	for _, turn := range waiters {
+		close(turn)
+	}
+	for {
+		p.mu.Lock()
+		if p.used == 0 {
+			idle := p.idle
+			p.idle = nil
+			p.mu.Unlock()
+			return idle, nil
+		}
+		turn := make(chan struct{})
+		p.waiters = append(p.waiters, turn)
+		p.mu.Unlock()
+		if err := wait(ctx, turn); err != nil {
+			return nil, err
+		}
+	}
+}

@@ -1,0 +1,127 @@
+package keystore
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/miekg/pkcs11"
+)
+
+// session returns an idle session, or opens one and makes sure that it is logged in. A fresh one is asked for after a
+// failure: the idle ones may have died together, and one of them makes way. The caller holds a permit and a place in
+// the gate.
+func (t *Token) session(fresh bool) (*session, error) {
+	s := t.pool.take()
+	switch {
+	case s != nil && !fresh:
+		return s, nil
+	case s != nil:
+		t.discard(s)
+	}
+	handle, err := t.module.ctx.OpenSession(t.slot.id, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
+	if err != nil {
+		return nil, fmt.Errorf("open session: %w", err)
+	}
+	t.pool.count(1)
+	s = &session{Ctx: t.module.ctx, handle: handle}
+	if err := t.login(s); err != nil {
+		t.discard(s)
+		return nil, err
+	}
+	return s, nil
+}
+
+// discard closes a session that nobody uses. What the module answers does not matter: the session is over.
+func (t *Token) discard(s *session) {
+	_ = s.CloseSession(s.handle)
+	t.pool.count(-1)
+}
+
+// login logs the application in unless it is. A PIN is tried once in the life of the process: some tokens lock after
+// three refusals.
+func (t *Token) login(s *session) error {
+	if !t.slot.login {
+		return nil
+	}
+	t.slot.mu.Lock()
+	defer t.slot.mu.Unlock()
+	in, err := s.loggedIn()
+	if err != nil {
+		return err
+	}
+	if in {
+		if t.slot.generation > 0 && t.slot.pin != t.pinSum {
+			return fmt.Errorf("%w: this process is logged in with another one", ErrPIN)
+		}
+		return nil
+	}
+	refusal := t.slot.refusal(t.pin)
+	if _, refused := t.module.refused.Load(refusal); refused {
+		return fmt.Errorf("%w before; it is not tried again", ErrPIN)
+	}
+	start := time.Now()
+	err = s.Login(s.handle, pkcs11.CKU_USER, string(t.pin))
+	if errors.Is(err, pkcs11.Error(pkcs11.CKR_USER_ALREADY_LOGGED_IN)) {
+		err = nil
+	}
+	if t.observe != nil {
+		t.observe("login", time.Since(start), err)
+	}
+	if classOf(err) == classPIN {
+		t.module.refused.Store(refusal, true)
+	}
+	if err != nil {
+		return fmt.Errorf("log in: %w", err)
+	}
+	t.slot.pin = t.pinSum
+	t.slot.generation++
+	return nil
+}
+
+// loggedIn asks the token whether the session may see private objects.
+func (s *session) loggedIn() (bool, error) {
+	info, err := s.GetSessionInfo(s.handle)
+	if err != nil {
+		return false, fmt.Errorf("read session state: %w", err)
+	}
+	return info.State == pkcs11.CKS_RW_USER_FUNCTIONS || info.State == pkcs11.CKS_RO_USER_FUNCTIONS, nil
+}
+
+// handles is the generation that object handles found now belong to.
+func (s *slot) handles() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.generation
+}
+
+// find returns the objects that match, at most max of them.
+func (s *session) find(max int, template ...*pkcs11.Attribute) ([]pkcs11.ObjectHandle, error) {
+	if err := s.FindObjectsInit(s.handle, template); err != nil {
+		return nil, fmt.Errorf("find objects: %w", err)
+	}
+	var all []pkcs11.ObjectHandle
+	for len(all) < max {
+		some, _, err := s.FindObjects(s.handle, max-len(all))
+		if err != nil {
+			return nil, fmt.Errorf("find objects: %w", err)
+		}
+		if len(some) == 0 {
+			break
+		}
+		all = append(all, some...)
+	}
+	if err := s.FindObjectsFinal(s.handle); err != nil {
+		return nil, fmt.Errorf("find objects: %w", err)
+	}
+	return all, nil
+}
+
+// attribute reads one attribute. Tokens fail the whole call for one attribute they do not know, so one at a time.
+func (s *session) attribute(object pkcs11.ObjectHandle, kind uint) ([]byte, error) {
+	read, err := s.GetAttributeValue(s.handle, object, []*pkcs11.Attribute{pkcs11.NewAttribute(kind, nil)})
+	if err != nil {
+		return nil, err
+	}
+	return read[0].Value, nil
+}

@@ -1,0 +1,166 @@
+package keystore
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/miekg/pkcs11"
+)
+
+var (
+	errClosed  = fmt.Errorf("the keystore is closed: %w", ErrUnavailable)
+	errNoToken = errors.New("no such token")
+)
+
+const defaultTimeout = 10 * time.Second
+
+// Token is a logged-in PKCS#11 token. It is safe for concurrent use.
+type Token struct {
+	module  *module
+	slot    *slot
+	pool    *pool
+	timeout time.Duration
+	observe func(op string, took time.Duration, err error)
+
+	pin    []byte
+	pinSum [sha256.Size]byte
+
+	making chan struct{} // held over the look for, or the making of, the keys that Signet itself needs:
+	kek    *secret
+	health *key
+
+	mu     sync.Mutex
+	closed bool
+	keys   map[string]*key    // by CKA_ID
+	keks   map[string]*secret // by CKA_ID
+}
+
+// Open loads the module, finds the token by label and logs in. Errors: [ErrPIN], [ErrUnavailable], or a
+// description of what is wrong with the configuration.
+func Open(ctx context.Context, cfg Config) (*Token, error) {
+	if cfg.Timeout <= 0 {
+		cfg.Timeout = defaultTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, cfg.Timeout)
+	defer cancel()
+	t, err := within(ctx, func() (*Token, error) { return open(ctx, cfg) }, func(t *Token) { t.Close() })
+	if err != nil {
+		return nil, fmt.Errorf("open token %q: %w", cfg.Token, err)
+	}
+	return t, nil
+}
+
+func open(ctx context.Context, cfg Config) (*Token, error) {
+	m, err := useModule(cfg.Module, cfg.InitArgs)
+	if err != nil {
+		return nil, err
+	}
+	t, err := connect(ctx, m, cfg)
+	if err != nil {
+		return nil, errors.Join(err, m.release(ctx))
+	}
+	return t, nil
+}
+
+// connect finds the token and logs in once, so that a wrong PIN is known now.
+func connect(ctx context.Context, m *module, cfg Config) (*Token, error) {
+	reopen, err := m.gate.drain(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list slots: %w: %w", ErrUnavailable, err)
+	}
+	found, err := m.find(cfg.Token)
+	reopen()
+	if err != nil {
+		return nil, err
+	}
+	t := &Token{
+		module: m, slot: m.slotOf(found), timeout: cfg.Timeout, observe: cfg.Observe,
+		pool: newPool(bound(cfg.MaxSessions, found.info)),
+		pin:  []byte(cfg.PIN), pinSum: sha256.Sum256([]byte(cfg.PIN)),
+		keys: map[string]*key{}, keks: map[string]*secret{}, making: make(chan struct{}, 1),
+	}
+	if _, err := call(ctx, t, operation[struct{}]{name: "connect", run: nothing}); err != nil {
+		return nil, errors.Join(err, t.disconnect(ctx))
+	}
+	return t, nil
+}
+
+// nothing is an operation that is over once a session is open and logged in.
+func nothing(*session) (struct{}, error) { return struct{}{}, nil }
+
+// bound is the number of sessions: what is configured, and no more than the token says it has.
+func bound(configured int, info pkcs11.TokenInfo) int {
+	n := configured
+	if n <= 0 {
+		n = max(4, 2*runtime.NumCPU())
+	}
+	if m := info.MaxRwSessionCount; m != pkcs11.CK_EFFECTIVELY_INFINITE && m != pkcs11.CK_UNAVAILABLE_INFORMATION {
+		n = min(n, int(m))
+	}
+	if m := info.MaxSessionCount; m != pkcs11.CK_EFFECTIVELY_INFINITE && m != pkcs11.CK_UNAVAILABLE_INFORMATION {
+		n = min(n, int(m))
+	}
+	return max(1, n)
+}
+
+// Close drains the calls in flight, logs out and finalizes the module. Closing the last session of an application
+// is what logs it out (PKCS#11 2.40, section 5.6), so another Token on the same slot stays logged in.
+func (t *Token) Close() error {
+	t.mu.Lock()
+	closed := t.closed
+	t.closed = true
+	t.mu.Unlock()
+	if closed {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), t.timeout)
+	defer cancel()
+	return errors.Join(t.disconnect(ctx), t.module.release(ctx))
+}
+
+func (t *Token) disconnect(ctx context.Context) error {
+	idle, err := t.pool.close(ctx)
+	if err != nil {
+		return fmt.Errorf("close token: calls are still in flight: %w", err)
+	}
+	if err := t.module.gate.enter(ctx); err != nil {
+		return fmt.Errorf("close token: %w", err)
+	}
+	defer t.module.gate.leave()
+	for _, s := range idle {
+		t.discard(s)
+	}
+	clear(t.pin)
+	return nil
+}
+
+// Info describes the token for people: manufacturer, model, serial, firmware.
+type Info struct {
+	Manufacturer, Model, Serial, Label, Firmware, Library string
+	Sessions                                              int // open now
+}
+
+// Info reads the token's description.
+func (t *Token) Info(ctx context.Context) (Info, error) {
+	return call(ctx, t, operation[Info]{name: "info", run: func(s *session) (Info, error) {
+		token, err := s.GetTokenInfo(t.slot.id)
+		if err != nil {
+			return Info{}, err
+		}
+		library, err := s.GetInfo()
+		if err != nil {
+			return Info{}, err
+		}
+		return Info{
+			Manufacturer: token.ManufacturerID, Model: token.Model, Serial: token.SerialNumber, Label: token.Label,
+			Firmware: fmt.Sprintf("%d.%d", token.FirmwareVersion.Major, token.FirmwareVersion.Minor),
+			Library:  fmt.Sprintf("%s %d.%d", library.LibraryDescription, library.LibraryVersion.Major, library.LibraryVersion.Minor),
+			Sessions: t.pool.size(),
+		}, nil
+	}})
+}
