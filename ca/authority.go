@@ -194,8 +194,16 @@ func scopeOf(c policy.Caller) Scope {
 	return Scope{All: c.Role == policy.RoleSuperuser, UserID: c.UserID, OrganizationID: c.OrganizationID}
 }
 
+const (
+	// issueTimeout is how long a reserved certificate has to be signed and completed.
+	issueTimeout = 30 * time.Second
+	// createTimeout is the same for a CA, whose RSA key a slow token may need a minute to make. Both are shorter than
+	// reservationGrace.
+	createTimeout = 100 * time.Second
+)
+
 // finish is the context for a record that was begun: a client that hangs up must not stop it, a database that hangs
 // must.
-func finish(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+func finish(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), timeout)
 }

@@ -35,7 +35,7 @@ func (a *Authority) CreateCA(ctx context.Context, caller policy.Caller, r Create
 	if err != nil {
 		return CA{}, fmt.Errorf("record CA: %w", err)
 	}
-	ctx, cancel := finish(ctx)
+	ctx, cancel := finish(ctx, createTimeout)
 	defer cancel()
 
 	// 3. The key is born in the token.

@@ -186,7 +186,7 @@ func (a *Authority) issue(ctx context.Context, caller policy.Caller, l leaf) (Ce
 	if c.ID, err = a.cfg.Store.Reserve(ctx, c, e); err != nil {
 		return Certificate{}, fmt.Errorf("reserve certificate: %w", err)
 	}
-	ctx, cancel := finish(ctx)
+	ctx, cancel := finish(ctx, issueTimeout)
 	defer cancel()
 
 	// 6. Sign and verify.

@@ -1,0 +1,169 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"signet/api"
+	"signet/ca"
+	"signet/identity"
+	"signet/keystore"
+	"signet/store"
+)
+
+// program is a whole server as a value: the command serve runs one, and so do the tests.
+type program struct {
+	config         Config
+	stdout, stderr io.Writer
+	now            func() time.Time
+
+	// What stands between the certificate authority and its database and token. The command sets neither; the crash
+	// tests end the process in between.
+	wrapStore func(ca.Store) ca.Store
+	wrapKeys  func(ca.Keys) ca.Keys
+}
+
+// server is a program whose parts are open and joined.
+type server struct {
+	log       *slog.Logger
+	now       func() time.Time
+	metrics   *metrics
+	db        *store.DB
+	token     *keystore.Token
+	authority *ca.Authority
+	people    *identity.Service
+	ready     *readiness
+	handler   http.Handler
+	exclusive bool // no other process uses the database
+}
+
+// logger writes structured logs of the configured level and format.
+func (c *Config) logger(w io.Writer) *slog.Logger {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
+		level = slog.LevelInfo
+	}
+	options := &slog.HandlerOptions{Level: level}
+	if c.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
+
+// build opens database and token and joins the parts into a server that listens on addr.
+func (p *program) build(ctx context.Context, log *slog.Logger, addr net.Addr) (_ *server, err error) {
+	c := &p.config
+	s := &server{log: log, now: p.now, metrics: newMetrics(), exclusive: !isPostgres(c.DatabaseURL)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	secret, err := c.secretKey(log)
+	if err != nil {
+		return nil, err
+	}
+	token, err := c.tokenConfig(log)
+	if err != nil {
+		return nil, err
+	}
+	token.Observe = s.metrics.token
+	if s.db, err = openDatabase(ctx, c, log, p.now, func(op string, took time.Duration, _ error) {
+		s.metrics.database.WithLabelValues(op).Observe(took.Seconds())
+	}); err != nil {
+		return nil, err
+	}
+	if s.token, err = keystore.Open(ctx, token); err != nil {
+		return nil, fmt.Errorf("open token %q: %w", token.Token, err)
+	}
+
+	base, guessed := c.publicURL(addr)
+	if guessed {
+		log.Warn("certificates will name this server by a URL that only this machine understands: set --public-url", "url", base)
+	}
+	s.authority = ca.New(ca.Config{
+		Store: p.store(s.db), Keys: p.keys(s.token), PublicURL: base,
+		CRLValidity: c.CRLValidity, CRLRefresh: c.CRLRefresh, Now: p.now, Hooks: s.metrics.hooks(s.failed),
+	})
+	if s.people, err = identity.New(identity.Config{
+		Store: s.db, Secret: secret, AccessTTL: c.AccessTokenTTL, RefreshTTL: c.RefreshTokenTTL,
+		AllowOpenRegistration: c.AllowUnauthenticatedRegistration, BcryptCost: c.PasswordCost, Now: p.now,
+	}); err != nil {
+		return nil, fmt.Errorf("set up accounts: %w", err)
+	}
+	s.ready = &readiness{
+		log: log,
+		components: []component{
+			{name: "database", failure: "the database does not answer", check: s.db.Ping},
+			{name: "token", failure: "the token does not sign", check: s.checkToken},
+		},
+		observe: s.metrics.component,
+	}
+	s.handler = api.New(api.Config{
+		CA: s.authority, Identity: s.people, Ready: s.ready.Check, Logger: log, Now: p.now,
+		Metrics: s.metrics.registry, HideMetrics: c.MetricsListen != "",
+		LoginRate: api.Rate(c.LoginRate),
+	})
+	return s, nil
+}
+
+func (p *program) store(db *store.DB) ca.Store {
+	if p.wrapStore != nil {
+		return p.wrapStore(db)
+	}
+	return db
+}
+
+func (p *program) keys(token *keystore.Token) ca.Keys {
+	if p.wrapKeys != nil {
+		return p.wrapKeys(tokenKeys{token})
+	}
+	return tokenKeys{token}
+}
+
+// checkToken makes a signature and counts the sessions.
+func (s *server) checkToken(ctx context.Context) error {
+	if err := s.token.Check(ctx); err != nil {
+		return err
+	}
+	info, err := s.token.Info(ctx)
+	if err != nil {
+		return err
+	}
+	s.metrics.sessions.Set(float64(info.Sessions))
+	return nil
+}
+
+// failed reports background work that will be tried again.
+func (s *server) failed(task string, err error) {
+	s.metrics.failures.WithLabelValues(task).Inc()
+	s.log.Error("background work failed", "task", task, "error", err)
+}
+
+func (s *server) metricsHandler() http.Handler {
+	return promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{Registry: s.metrics.registry})
+}
+
+// close closes what build opened, the token first: nothing signs without a database to record it.
+func (s *server) close() error {
+	var all []error
+	if s.token != nil {
+		if err := s.token.Close(); err != nil {
+			all = append(all, fmt.Errorf("close token: %w", err))
+		}
+	}
+	if s.db != nil {
+		if err := s.db.Close(); err != nil {
+			all = append(all, fmt.Errorf("close database: %w", err))
+		}
+	}
+	return errors.Join(all...)
+}

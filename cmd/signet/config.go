@@ -1,0 +1,159 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+//go:generate go test -run ^TestConfigurationManualIsCurrent$ -update .
+
+// Config is every setting of the server. Each is a flag, an environment variable and a key of the YAML file that
+// --config names, in that order of precedence; the key is the name of the flag. The help texts below are the manual:
+// docs/configuration.md is made from them.
+//
+// No setting holds a secret. Secrets come from files, whose paths are settings, or from the variables that the help
+// texts name.
+type Config struct {
+	ConfigFile string `name:"config" env:"SIGNET_CONFIG" placeholder:"FILE" help:"YAML file of settings: its keys are the names of these flags. An unknown key is an error."`
+
+	DataDir         string        `name:"data-dir" env:"SIGNET_DATA_DIR" default:"./var" placeholder:"DIR" group:"Server" help:"Folder for what the server keeps itself: SQLite database, SoftHSM2 token and its PIN, secret key. Made with mode 0700; one server at a time uses it."`
+	Listen          string        `name:"listen" env:"SIGNET_LISTEN" default:"127.0.0.1:8000" placeholder:"HOST:PORT" group:"Server" help:"Address to serve on. Port 0 takes a free one."`
+	PublicURL       string        `name:"public-url" env:"SIGNET_PUBLIC_URL" placeholder:"URL" group:"Server" help:"Base of the CRL and issuer URLs written into certificates; relying parties must reach it. Default: made from the listen address."`
+	TLSCert         string        `name:"tls-cert" env:"SIGNET_TLS_CERT" placeholder:"FILE" group:"Server" help:"PEM certificate chain of the server itself; turns on HTTPS, TLS 1.2 or later. Needs --tls-key."`
+	TLSKey          string        `name:"tls-key" env:"SIGNET_TLS_KEY" placeholder:"FILE" group:"Server" help:"PEM private key of --tls-cert."`
+	ShutdownTimeout time.Duration `name:"shutdown-timeout" env:"SIGNET_SHUTDOWN_TIMEOUT" default:"30s" group:"Server" help:"How long requests in flight may take to finish after SIGTERM."`
+
+	DatabaseURL          string `name:"database-url" env:"SIGNET_DATABASE_URL" placeholder:"URL" group:"Database" help:"postgres://USER@HOST/NAME or sqlite:PATH. Default: SQLite in the data folder."`
+	DatabasePasswordFile string `name:"database-password-file" env:"SIGNET_DATABASE_PASSWORD_FILE" placeholder:"FILE" group:"Database" help:"File with the password for a postgres:// URL, so that it need not stand in the URL."`
+
+	PKCS11Module      string        `name:"pkcs11-module" env:"SIGNET_PKCS11_MODULE" placeholder:"FILE" group:"Token" help:"PKCS#11 library of the token. Default: SoftHSM2, found on the machine, with a token made in the data folder."`
+	PKCS11Token       string        `name:"pkcs11-token" env:"SIGNET_PKCS11_TOKEN" placeholder:"LABEL" group:"Token" help:"Label of the token. Needed with --pkcs11-module; the token must exist."`
+	PKCS11PINFile     string        `name:"pkcs11-pin-file" env:"SIGNET_PKCS11_PIN_FILE" placeholder:"FILE" group:"Token" help:"File with the user PIN of the token; SIGNET_PKCS11_PIN is accepted instead. The PIN is never an argument."`
+	PKCS11InitArgs    string        `name:"pkcs11-init-args" env:"SIGNET_PKCS11_INIT_ARGS" placeholder:"STRING" group:"Token" help:"String given to C_Initialize; NSS softokn needs one."`
+	PKCS11MaxSessions int           `name:"pkcs11-max-sessions" env:"SIGNET_PKCS11_MAX_SESSIONS" default:"0" placeholder:"N" group:"Token" help:"Upper bound of parallel token sessions; 0 means two for each processor, at least 4."`
+	PKCS11Timeout     time.Duration `name:"pkcs11-timeout" env:"SIGNET_PKCS11_TIMEOUT" default:"10s" group:"Token" help:"Deadline of one token operation."`
+
+	CRLValidity time.Duration `name:"crl-validity" env:"SIGNET_CRL_VALIDITY" default:"168h" group:"Revocation lists" help:"From a list's thisUpdate to its nextUpdate."`
+	CRLRefresh  time.Duration `name:"crl-refresh" env:"SIGNET_CRL_REFRESH" default:"24h" group:"Revocation lists" help:"A list that did not change is replaced so long before its nextUpdate."`
+
+	SecretKeyFile                    string        `name:"secret-key-file" env:"SIGNET_SECRET_KEY_FILE" placeholder:"FILE" group:"Accounts" help:"File with the HS256 secret of access tokens, at least 32 characters; SIGNET_SECRET_KEY is accepted instead. Replicas share it. Default: made and kept in the data folder."`
+	LoginRate                        loginRate     `name:"login-rate" env:"SIGNET_LOGIN_RATE" default:"5/minute" placeholder:"N/PERIOD" group:"Accounts" help:"Login attempts allowed to one client address: N/second, N/minute, N/hour, or off."`
+	AllowUnauthenticatedRegistration bool          `name:"allow-unauthenticated-registration" env:"SIGNET_ALLOW_UNAUTHENTICATED_REGISTRATION" default:"false" group:"Accounts" help:"Let anybody create an account of role user."`
+	AccessTokenTTL                   time.Duration `name:"access-token-ttl" env:"SIGNET_ACCESS_TOKEN_TTL" default:"15m" group:"Accounts" help:"Life of an access token."`
+	RefreshTokenTTL                  time.Duration `name:"refresh-token-ttl" env:"SIGNET_REFRESH_TOKEN_TTL" default:"24h" group:"Accounts" help:"Life of a refresh token."`
+	PasswordCost                     int           `name:"password-cost" env:"SIGNET_PASSWORD_COST" default:"12" placeholder:"N" group:"Accounts" help:"bcrypt cost of new passwords, 4 to 31; each step doubles the time of a login. Below 10 is for tests."`
+
+	LogLevel      string `name:"log-level" env:"SIGNET_LOG_LEVEL" default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" group:"Logs and metrics" help:"debug, info, warn or error."`
+	LogFormat     string `name:"log-format" env:"SIGNET_LOG_FORMAT" default:"text" enum:"text,json" placeholder:"FORMAT" group:"Logs and metrics" help:"text or json, on standard error."`
+	MetricsListen string `name:"metrics-listen" env:"SIGNET_METRICS_LISTEN" placeholder:"HOST:PORT" group:"Logs and metrics" help:"Serve /metrics on this address instead of the main one."`
+}
+
+// check finds what is wrong with the settings before anything is opened.
+func (c *Config) check() error {
+	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+		return usagef("--listen %q: %w", c.Listen, err)
+	}
+	if c.MetricsListen != "" {
+		if _, _, err := net.SplitHostPort(c.MetricsListen); err != nil {
+			return usagef("--metrics-listen %q: %w", c.MetricsListen, err)
+		}
+	}
+	switch {
+	case c.DataDir == "":
+		return usagef("--data-dir must not be empty")
+	case (c.TLSCert == "") != (c.TLSKey == ""):
+		return usagef("--tls-cert and --tls-key are given together or not at all")
+	case c.PKCS11Module != "" && c.PKCS11Token == "":
+		return usagef("--pkcs11-module needs --pkcs11-token, the label of a token that exists")
+	case c.PKCS11Module == "" && (c.PKCS11Token != "" || c.PKCS11PINFile != "" || c.PKCS11InitArgs != ""):
+		return usagef("--pkcs11-token, --pkcs11-pin-file and --pkcs11-init-args need --pkcs11-module")
+	case c.PKCS11MaxSessions < 0:
+		return usagef("--pkcs11-max-sessions must not be negative")
+	case c.CRLRefresh >= c.CRLValidity:
+		return usagef("--crl-refresh (%s) must be shorter than --crl-validity (%s)", c.CRLRefresh, c.CRLValidity)
+	case c.PasswordCost < 4 || c.PasswordCost > 31:
+		return usagef("--password-cost must be between 4 and 31")
+	}
+	for name, d := range map[string]time.Duration{
+		"shutdown-timeout": c.ShutdownTimeout, "pkcs11-timeout": c.PKCS11Timeout,
+		"crl-validity": c.CRLValidity, "crl-refresh": c.CRLRefresh,
+		"access-token-ttl": c.AccessTokenTTL, "refresh-token-ttl": c.RefreshTokenTTL,
+	} {
+		if d <= 0 {
+			return usagef("--%s must be longer than zero", name)
+		}
+	}
+	if c.PublicURL != "" {
+		return checkPublicURL(c.PublicURL)
+	}
+	return nil
+}
+
+// checkPublicURL keeps out what would make broken URLs in certificates, which cannot be taken back: they are ASCII
+// (RFC 5280, section 4.2.1.6), absolute, and something is appended to them.
+func checkPublicURL(s string) error {
+	u, err := url.Parse(s)
+	switch {
+	case err != nil:
+		return usagef("--public-url: %w", err)
+	case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
+		return usagef("--public-url %q must start with http:// or https:// and name a host", s)
+	case u.RawQuery != "" || u.Fragment != "" || u.User != nil:
+		return usagef("--public-url %q must not have a user, a query or a fragment", s)
+	case strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return usagef("--public-url %q must be ASCII: write the host as an A-label (xn--…)", s)
+	}
+	return nil
+}
+
+// publicURL is the base of the URLs in certificates, without trailing slash, when the server listens on addr. guessed
+// reports that the address does not say under which name others reach this machine.
+func (c *Config) publicURL(addr net.Addr) (base string, guessed bool) {
+	if c.PublicURL != "" {
+		return strings.TrimRight(c.PublicURL, "/"), false
+	}
+	base, wildcard := c.localURL(addr)
+	return base, wildcard
+}
+
+// localURL is where this machine reaches a server that listens on addr.
+func (c *Config) localURL(addr net.Addr) (base string, wildcard bool) {
+	scheme := "http"
+	if c.TLSCert != "" {
+		scheme = "https"
+	}
+	host := addr.String()
+	if ap, err := netip.ParseAddrPort(host); err == nil && ap.Addr().IsUnspecified() {
+		host, wildcard = fmt.Sprintf("localhost:%d", ap.Port()), true
+	}
+	return scheme + "://" + host, wildcard
+}
+
+// loginRate is how many login attempts one client address has in a period. The zero value is no limit.
+type loginRate struct {
+	Attempts int
+	Per      time.Duration
+}
+
+var loginPeriods = map[string]time.Duration{"second": time.Second, "minute": time.Minute, "hour": time.Hour}
+
+// UnmarshalText reads "N/second", "N/minute", "N/hour" or "off".
+func (r *loginRate) UnmarshalText(text []byte) error {
+	if string(text) == "off" {
+		*r = loginRate{}
+		return nil
+	}
+	count, period, _ := strings.Cut(string(text), "/")
+	n, err := strconv.Atoi(count)
+	per, known := loginPeriods[period]
+	if err != nil || n < 1 || !known {
+		return fmt.Errorf("%q is not N/second, N/minute, N/hour or off", text)
+	}
+	*r = loginRate{Attempts: n, Per: per}
+	return nil
+}

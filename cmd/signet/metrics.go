@@ -1,0 +1,109 @@
+package main
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"signet/ca"
+	"signet/policy"
+)
+
+// metrics is what the server counts. docs/operations.md describes each.
+type metrics struct {
+	registry  *prometheus.Registry
+	issued    *prometheus.CounterVec
+	revoked   *prometheus.CounterVec
+	refused   *prometheus.CounterVec
+	published prometheus.Counter
+	crlTime   prometheus.Histogram
+	failures  *prometheus.CounterVec
+	tokenOps  *prometheus.CounterVec
+	tokenTime *prometheus.HistogramVec
+	sessions  prometheus.Gauge
+	database  *prometheus.HistogramVec
+	ready     *prometheus.GaugeVec
+}
+
+// latencyBuckets reach from a P-256 signature in software (50 us) to the deadline of a token operation.
+var latencyBuckets = []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
+
+func newMetrics() *metrics {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	}
+	histogram := func(name, help string, labels ...string) *prometheus.HistogramVec {
+		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: latencyBuckets}, labels)
+	}
+	m := &metrics{
+		registry:  prometheus.NewRegistry(),
+		issued:    counter("signet_certificates_issued_total", "Certificates issued, CA certificates included.", "type"),
+		revoked:   counter("signet_certificates_revoked_total", "Certificates revoked, by CRLReason (RFC 5280, section 5.3.1).", "reason"),
+		refused:   counter("signet_requests_refused_total", "Requests refused, by the step that refused.", "step"),
+		published: prometheus.NewCounter(prometheus.CounterOpts{Name: "signet_crl_published_total", Help: "Revocation lists signed."}),
+		crlTime: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "signet_crl_publish_seconds", Help: "Time to sign and store a revocation list.", Buckets: latencyBuckets}),
+		failures:  counter("signet_background_failures_total", "Background work that failed and will be tried again.", "task"),
+		tokenOps:  counter("signet_token_operations_total", "Operations of the PKCS#11 token.", "op", "result"),
+		tokenTime: histogram("signet_token_operation_seconds", "Duration of token operations, waiting for a session included.", "op"),
+		sessions:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "signet_token_sessions", Help: "Token sessions open at the last health check."}),
+		database:  histogram("signet_database_seconds", "Duration of database operations.", "op"),
+		ready: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "signet_ready", Help: "1 when the component passed its last health check."}, []string{"component"}),
+	}
+	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "signet_build_info", Help: "1, with the version as a label."}, []string{"version"})
+	build.WithLabelValues(programVersion()).Set(1)
+	m.registry.MustRegister(m.issued, m.revoked, m.refused, m.published, m.crlTime, m.failures, m.tokenOps, m.tokenTime,
+		m.sessions, m.database, m.ready, build,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.startAtZero()
+	return m
+}
+
+// startAtZero makes the series exist before the first event, so that a rate over it is right from the start.
+func (m *metrics) startAtZero() {
+	for _, t := range []policy.CertificateType{policy.Server, policy.Client, policy.DualPurpose, policy.CA} {
+		m.issued.WithLabelValues(string(t))
+	}
+	for _, step := range []string{"permission", "policy", "lint", "token", "store"} {
+		m.refused.WithLabelValues(step)
+	}
+	for _, task := range []string{"crl", "reconcile", "prune"} {
+		m.failures.WithLabelValues(task)
+	}
+}
+
+// hooks connects the certificate authority's events; failed is told of background work that failed.
+func (m *metrics) hooks(failed func(task string, err error)) ca.Hooks {
+	return ca.Hooks{
+		Issued:  func(t policy.CertificateType) { m.issued.WithLabelValues(string(t)).Inc() },
+		Revoked: func(reason int) { m.revoked.WithLabelValues(strconv.Itoa(reason)).Inc() },
+		Refused: func(step string) { m.refused.WithLabelValues(step).Inc() },
+		Published: func(_ int, took time.Duration) {
+			m.published.Inc()
+			m.crlTime.Observe(took.Seconds())
+		},
+		Failed: failed,
+	}
+}
+
+// token observes one operation of the token.
+func (m *metrics) token(op string, took time.Duration, err error) {
+	result := "ok"
+	if err != nil {
+		result = "error"
+	}
+	m.tokenOps.WithLabelValues(op, result).Inc()
+	m.tokenTime.WithLabelValues(op).Observe(took.Seconds())
+}
+
+// component records the verdict of a health check.
+func (m *metrics) component(name string, ok bool) {
+	value := 0.0
+	if ok {
+		value = 1
+	}
+	m.ready.WithLabelValues(name).Set(value)
+}
