@@ -219,53 +219,54 @@ type AuditAction string
 
 // AuditEntry One entry of the audit trail.
 type AuditEntry struct {
+	ID        int64     `json:"id"`
+	CreatedAt time.Time `json:"created_at"`
+
 	// Action What an audit entry records.
-	Action         AuditAction `json:"action"`
-	CreatedAt      time.Time   `json:"created_at"`
-	Detail         *string     `json:"detail"`
-	ID             int64       `json:"id"`
-	OrganizationID *int64      `json:"organization_id"`
-	RemoteAddr     *string     `json:"remote_addr"`
-	RequestID      *string     `json:"request_id"`
-	ResourceID     *int64      `json:"resource_id"`
-	ResourceType   *string     `json:"resource_type"`
-	UserID         *int64      `json:"user_id"`
+	Action AuditAction `json:"action"`
+	UserID *int64      `json:"user_id"`
 
 	// Username Name at the time.
-	Username *string `json:"username"`
+	Username       *string `json:"username"`
+	OrganizationID *int64  `json:"organization_id"`
+	ResourceType   *string `json:"resource_type"`
+	ResourceID     *int64  `json:"resource_id"`
+	Detail         *string `json:"detail"`
+	RequestID      *string `json:"request_id"`
+	RemoteAddr     *string `json:"remote_addr"`
 }
 
 // CA A certificate authority.
 type CA struct {
-	AllowLeafCerts bool `json:"allow_leaf_certs"`
+	ID          int64   `json:"id"`
+	Name        string  `json:"name"`
+	Description *string `json:"description"`
+	SubjectDN   string  `json:"subject_dn"`
+
+	// KeyType Algorithm of a key.
+	KeyType KeyType `json:"key_type"`
+
+	// KeySize Bits.
+	KeySize        int     `json:"key_size"`
+	ValidDays      int     `json:"valid_days"`
+	ParentCAID     *int64  `json:"parent_ca_id"`
+	PathLength     *int    `json:"path_length"`
+	AllowLeafCerts bool    `json:"allow_leaf_certs"`
+	CRLBaseURL     *string `json:"crl_base_url"`
 
 	// Certificate PEM.
-	Certificate     string    `json:"certificate"`
-	CreatedAt       time.Time `json:"created_at"`
-	CreatedByUserID *int64    `json:"created_by_user_id"`
-	CRLBaseURL      *string   `json:"crl_base_url"`
-	Description     *string   `json:"description"`
-	ID              int64     `json:"id"`
+	Certificate string `json:"certificate"`
+
+	// Status How a certificate stands at the moment.
+	Status          CertificateStatus `json:"status"`
+	RevokedAt       *time.Time        `json:"revoked_at"`
+	OrganizationID  *int64            `json:"organization_id"`
+	CreatedByUserID *int64            `json:"created_by_user_id"`
+	CreatedAt       time.Time         `json:"created_at"`
+	UpdatedAt       time.Time         `json:"updated_at"`
 
 	// IsRoot Whether it is self-signed.
 	IsRoot bool `json:"is_root"`
-
-	// KeySize Bits.
-	KeySize int `json:"key_size"`
-
-	// KeyType Algorithm of a key.
-	KeyType        KeyType    `json:"key_type"`
-	Name           string     `json:"name"`
-	OrganizationID *int64     `json:"organization_id"`
-	ParentCAID     *int64     `json:"parent_ca_id"`
-	PathLength     *int       `json:"path_length"`
-	RevokedAt      *time.Time `json:"revoked_at"`
-
-	// Status How a certificate stands at the moment.
-	Status    CertificateStatus `json:"status"`
-	SubjectDN string            `json:"subject_dn"`
-	UpdatedAt time.Time         `json:"updated_at"`
-	ValidDays int               `json:"valid_days"`
 }
 
 // CACreate defines model for CACreate.
@@ -338,36 +339,37 @@ type CSRSignRequest struct {
 
 // Certificate A certificate.
 type Certificate struct {
-	// Certificate PEM.
-	Certificate string `json:"certificate"`
+	ID         int64  `json:"id"`
+	CommonName string `json:"common_name"`
+	SubjectDN  string `json:"subject_dn"`
 
 	// CertificateType What a certificate is for.
 	CertificateType CertificateType `json:"certificate_type"`
-	CommonName      string          `json:"common_name"`
-	CreatedAt       time.Time       `json:"created_at"`
-	CreatedByUserID *int64          `json:"created_by_user_id"`
-	ID              int64           `json:"id"`
-
-	// IssuerID The CA that issued it.
-	IssuerID int64 `json:"issuer_id"`
 
 	// KeySize Bits.
-	KeySize int `json:"key_size"`
-
-	// NotAfter Last second of validity.
-	NotAfter       time.Time  `json:"not_after"`
-	NotBefore      time.Time  `json:"not_before"`
-	OrganizationID *int64     `json:"organization_id"`
-	RevokedAt      *time.Time `json:"revoked_at"`
-
-	// SerialNumber Lower-case hex without leading zeros.
-	SerialNumber string `json:"serial_number"`
+	KeySize   int `json:"key_size"`
+	ValidDays int `json:"valid_days"`
 
 	// Status How a certificate stands at the moment.
-	Status    CertificateStatus `json:"status"`
-	SubjectDN string            `json:"subject_dn"`
-	UpdatedAt time.Time         `json:"updated_at"`
-	ValidDays int               `json:"valid_days"`
+	Status CertificateStatus `json:"status"`
+
+	// Certificate PEM.
+	Certificate string `json:"certificate"`
+
+	// SerialNumber Lower-case hex without leading zeros.
+	SerialNumber string    `json:"serial_number"`
+	NotBefore    time.Time `json:"not_before"`
+
+	// NotAfter Last second of validity.
+	NotAfter  time.Time  `json:"not_after"`
+	RevokedAt *time.Time `json:"revoked_at"`
+	CreatedAt time.Time  `json:"created_at"`
+	UpdatedAt time.Time  `json:"updated_at"`
+
+	// IssuerID The CA that issued it.
+	IssuerID        int64  `json:"issuer_id"`
+	OrganizationID  *int64 `json:"organization_id"`
+	CreatedByUserID *int64 `json:"created_by_user_id"`
 }
 
 // CertificateCreate defines model for CertificateCreate.
@@ -460,10 +462,10 @@ type LoginForm struct {
 
 // Organization A tenant.
 type Organization struct {
-	CreatedAt   time.Time `json:"created_at"`
-	Description *string   `json:"description"`
 	ID          int64     `json:"id"`
 	Name        string    `json:"name"`
+	Description *string   `json:"description"`
+	CreatedAt   time.Time `json:"created_at"`
 	UpdatedAt   time.Time `json:"updated_at"`
 }
 
@@ -520,32 +522,33 @@ type TokensTokenType string
 
 // User A person or a service with an account.
 type User struct {
+	ID       int64  `json:"id"`
+	Username string `json:"username"`
+	Email    string `json:"email"`
+
+	// Role Standing of a user.
+	Role Role `json:"role"`
+
+	// IsActive Whether the user may log in.
+	IsActive bool `json:"is_active"`
+
 	// CanCreateCA May create CAs.
 	CanCreateCA bool `json:"can_create_ca"`
 
 	// CanCreateCert May issue certificates.
 	CanCreateCert bool `json:"can_create_cert"`
 
-	// CanDeleteCA May delete CAs.
-	CanDeleteCA bool `json:"can_delete_ca"`
+	// CanRevokeCert May revoke certificates.
+	CanRevokeCert bool `json:"can_revoke_cert"`
 
 	// CanExportPrivateKey May read the private keys of certificates.
 	CanExportPrivateKey bool `json:"can_export_private_key"`
 
-	// CanRevokeCert May revoke certificates.
-	CanRevokeCert bool      `json:"can_revoke_cert"`
-	CreatedAt     time.Time `json:"created_at"`
-	Email         string    `json:"email"`
-	ID            int64     `json:"id"`
-
-	// IsActive Whether the user may log in.
-	IsActive       bool   `json:"is_active"`
-	OrganizationID *int64 `json:"organization_id"`
-
-	// Role Standing of a user.
-	Role      Role      `json:"role"`
-	UpdatedAt time.Time `json:"updated_at"`
-	Username  string    `json:"username"`
+	// CanDeleteCA May delete CAs.
+	CanDeleteCA    bool      `json:"can_delete_ca"`
+	OrganizationID *int64    `json:"organization_id"`
+	CreatedAt      time.Time `json:"created_at"`
+	UpdatedAt      time.Time `json:"updated_at"`
 }
 
 // UserCreate defines model for UserCreate.
