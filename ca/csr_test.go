@@ -102,6 +102,17 @@ func TestSignCSR(t *testing.T) {
 			t.Fatalf("subject %v", cert.Subject.Names)
 		}
 	})
+	t.Run("several OUs in one RDN, as Go writes them, carry over", func(t *testing.T) {
+		csr := web
+		csr.Subject.OrganizationalUnit = []string{"Two", "One"}
+		got, err := sign(t, csr, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if units := parse(t, got.DER).Subject.OrganizationalUnit; !slices.Equal(slices.Sorted(slices.Values(units)), []string{"One", "Two"}) {
+			t.Fatalf("OUs %q", units)
+		}
+	})
 	t.Run("a CSR that asks to be a CA gets a leaf", func(t *testing.T) {
 		csr := web
 		csr.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 19}, Critical: true, Value: []byte{0x30, 3, 1, 1, 0xff}}}

@@ -278,12 +278,13 @@ func TestAnImportedKeyHasNoEvidence(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), "pkcs11-tool", "--module", cfg.Module, "--token-label", cfg.Token, "--login", "--pin", "env:KEYSTORE_TEST_PIN",
 		"--write-object", file, "--type", "privkey", "--id", "aa", "--label", "imported")
 	cmd.Env = append(os.Environ(), "KEYSTORE_TEST_PIN="+cfg.PIN)
-	if out, err := cmd.CombinedOutput(); err != nil {
+	out, err := cmd.CombinedOutput()
+	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	err = token.Evidence(t.Context(), []byte{0xaa})
 	if !errors.Is(err, keystore.ErrEvidence) {
-		t.Fatalf("evidence of an imported key: %v", err)
+		t.Fatalf("evidence of an imported key: %v; pkcs11-tool said %s; again: %v", err, out, token.Evidence(t.Context(), []byte{0xaa}))
 	}
 	for _, missing := range []string{"CKA_LOCAL", "CKA_ALWAYS_SENSITIVE", "CKA_NEVER_EXTRACTABLE"} {
 		if !strings.Contains(err.Error(), missing) {

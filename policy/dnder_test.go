@@ -112,7 +112,7 @@ func TestDNFromDERRefuses(t *testing.T) {
 		{"65 characters of a BMPString", cnOf(bmpString, strings.Repeat("\x00x", 65)), `CN "` + strings.Repeat("x", 64) + `…" has more than 64 characters`},
 		{"a country of three letters", only(oidC, text(printableString, "USA")), `C "USA" must be a country code of two letters (ISO 3166)`},
 		{"an e-mail address beyond ASCII", only(oidEmail, text(utf8String, "ü@example.com")), `emailAddress "ü@example.com" must have only ASCII characters: write a domain as A-labels (xn--)`},
-		{"the same type twice in one RDN", name(rdn(attr(oidCN, text(utf8String, "a")), attr(oidCN, text(utf8String, "b")))), "CN occurs twice in one relative distinguished name: separate the two with a comma"},
+		{"a common name twice in one RDN", name(rdn(attr(oidCN, text(utf8String, "a")), attr(oidCN, text(utf8String, "b")))), "CN occurs twice in one relative distinguished name: separate the two with a comma"},
 		{"65 attributes", name(bytes.Repeat(rdn(attr(oidOU, text(utf8String, "x"))), 65)), "subject has 65 attributes: at most 64 are allowed"},
 	}
 	for _, tt := range tests {

@@ -53,8 +53,10 @@ func newDN(rdns pkix.RDNSequence) (DN, error) {
 			value, reason := checkAttribute(rdn[i].Type, rdn[i].Value.(string))
 			rdn[i].Value = value
 			reasons = append(reasons, reason)
-			if slices.ContainsFunc(rdn[:i], func(a pkix.AttributeTypeAndValue) bool { return a.Type.Equal(rdn[i].Type) }) {
-				reasons = append(reasons, fmt.Sprintf("%s occurs twice in one relative distinguished name: separate the two with a comma", attributeName(rdn[i].Type)))
+			// X.501 wants the types of an RDN to differ. Go and what is written in it (cert-manager) put several
+			// OUs into one RDN all the same; only a second common name would be ambiguous.
+			if isCommonName(rdn[i]) && slices.ContainsFunc(rdn[:i], isCommonName) {
+				reasons = append(reasons, "CN occurs twice in one relative distinguished name: separate the two with a comma")
 			}
 		}
 	}
@@ -63,6 +65,8 @@ func newDN(rdns pkix.RDNSequence) (DN, error) {
 	}
 	return DN{rdns}, nil
 }
+
+func isCommonName(a pkix.AttributeTypeAndValue) bool { return a.Type.Equal(oidCommonName) }
 
 // String writes the name in the form that [ParseDN] reads.
 func (d DN) String() string {
@@ -88,7 +92,7 @@ func (d DN) IsEmpty() bool { return len(d.rdns) == 0 }
 func (d DN) CommonName() string {
 	for _, rdn := range d.rdns {
 		for _, a := range rdn {
-			if a.Type.Equal(oidCommonName) {
+			if isCommonName(a) {
 				return a.Value.(string)
 			}
 		}

@@ -114,8 +114,8 @@ func TestParseDNRefuses(t *testing.T) {
 		{"a dnQualifier beyond PrintableString", "dnQualifier=ü", `dnQualifier "ü" must have only letters, digits, spaces and '()+,-./:=?`},
 		{"an e-mail address beyond ASCII", "E=ü@example.com", `emailAddress "ü@example.com" must have only ASCII characters: write a domain as A-labels (xn--)`},
 		{"a domain component beyond ASCII", "DC=bücher", `DC "bücher" must have only ASCII characters: write a domain as A-labels (xn--)`},
-		{"the same type twice in one RDN", "CN=a+CN=b", "CN occurs twice in one relative distinguished name: separate the two with a comma"},
-		{"the same type twice by name and OID", "OU=a+O=c+2.5.4.11=b", "OU occurs twice in one relative distinguished name: separate the two with a comma"},
+		{"a common name twice in one RDN", "CN=a+CN=b", "CN occurs twice in one relative distinguished name: separate the two with a comma"},
+		{"a common name twice by name and OID", "CN=a+O=c+2.5.4.3=b", "CN occurs twice in one relative distinguished name: separate the two with a comma"},
 		{"every reason is told", "CN=,C=USA,O=" + x(65), `CN must not be empty; C "USA" must be a country code of two letters (ISO 3166); O "` + x(64) + `…" has more than 64 characters`},
 		{"65 attributes", strings.TrimSuffix(strings.Repeat("OU=x,", 65), ","), "subject has 65 attributes: at most 64 are allowed"},
 	}
