@@ -1,7 +1,11 @@
 package ca
 
 import (
+	"bytes"
 	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"fmt"
@@ -24,13 +28,21 @@ func (a *Authority) CreateCA(ctx context.Context, caller policy.Caller, r Create
 	if err != nil {
 		return CA{}, err
 	}
+	if parent != nil {
+		if err := a.mayCertify(ctx, *parent); err != nil {
+			return CA{}, a.refuse(err)
+		}
+	}
 	c, subject, err := a.planCA(caller, parent, r)
 	if err != nil {
 		return CA{}, a.refuse(err)
 	}
+	if err := a.rehearse(ctx, parent, c, subject); err != nil {
+		return CA{}, a.refuse(err)
+	}
 
 	// 2. Announce the key before the token makes it.
-	detail := fmt.Sprintf("create CA %q, subject %q, %s-%d", c.Name, c.SubjectDN, c.KeyType, c.KeySize)
+	detail := fmt.Sprintf("create CA %q, subject %q, %s-%d, CKA_ID %x", c.Name, c.SubjectDN, c.KeyType, c.KeySize, c.KeyID)
 	c, err = a.cfg.Store.CreateCA(ctx, c, a.event(ctx, caller, audit.CAReserve, c.OrganizationID, audit.ResourceCA, nil, detail))
 	if err != nil {
 		return CA{}, fmt.Errorf("record CA: %w", err)
@@ -48,16 +60,7 @@ func (a *Authority) CreateCA(ctx context.Context, caller policy.Caller, r Create
 	}
 
 	// 4. Build and lint, no CA key.
-	template := signer.Template{
-		Subject: subject, PublicKey: key.Public(), Usage: signer.UsageCA, PathLength: c.PathLength,
-		NotBefore: c.NotBefore, NotAfter: c.NotAfter,
-	}
-	var draft *signer.Draft
-	if parent == nil {
-		draft, err = signer.PrepareRoot(template, key)
-	} else {
-		draft, err = a.prepare(ctx, *parent, template)
-	}
+	draft, err := a.prepareCA(ctx, parent, c, subject, key)
 	if err != nil {
 		return CA{}, a.refuse(err)
 	}
@@ -87,6 +90,42 @@ func (a *Authority) CreateCA(ctx context.Context, caller policy.Caller, r Create
 	// 8. Its first, empty CRL. If that fails the background work tries again.
 	a.publisher.await(ctx, c.ID)
 	return c, nil
+}
+
+// prepareCA builds and lints the certificate of a CA with this key.
+func (a *Authority) prepareCA(ctx context.Context, parent *CA, c CA, subject []byte, key crypto.Signer) (*signer.Draft, error) {
+	t := signer.Template{
+		Subject: subject, PublicKey: key.Public(), Usage: signer.UsageCA, PathLength: c.PathLength,
+		NotBefore: c.NotBefore, NotAfter: c.NotAfter,
+	}
+	if parent == nil {
+		return signer.PrepareRoot(t, key)
+	}
+	return a.prepare(ctx, *parent, t)
+}
+
+// rehearse lints the certificate with a throwaway key in the subject's place, so that nothing the caller can say
+// leaves a key behind in the token.
+func (a *Authority) rehearse(ctx context.Context, parent *CA, c CA, subject []byte) error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return fmt.Errorf("generate throwaway key: %w", err)
+	}
+	_, err = a.prepareCA(ctx, parent, c, subject, key)
+	return err
+}
+
+// mayCertify checks what the parent's own record does not say: that its chain is short enough for one more
+// certificate, and that none of it is revoked.
+func (a *Authority) mayCertify(ctx context.Context, parent CA) error {
+	chain, err := a.chainOf(ctx, parent)
+	if err != nil {
+		return err
+	}
+	if len(chain) >= maxChain {
+		return fault.New(fault.Invalid, "CA %d is %d certificates below its root; deeper chains are not supported", parent.ID, len(chain)-1)
+	}
+	return revokedAmong(chain[1:])
 }
 
 // parentOf finds the parent and checks that the caller may create a CA below it, or a root when there is none.
@@ -143,7 +182,23 @@ func (a *Authority) planCA(caller policy.Caller, parent *CA, r CreateCARequest) 
 	c.SubjectDN = r.SubjectDN
 	c.NotBefore, c.NotAfter, c.ValidDays = validity.NotBefore, validity.NotAfter, validity.Days()
 	subject, err := dn.DER()
+	if err == nil && parent != nil {
+		err = refuseIssuersName(subject, *parent)
+	}
 	return c, subject, err
+}
+
+// refuseIssuersName keeps a CA from taking the name of its issuer: relying parties find CRLs and issuers by name
+// (RFC 5280, section 4.1.2.6).
+func refuseIssuersName(subject []byte, issuer CA) error {
+	cert, err := x509.ParseCertificate(issuer.Certificate)
+	if err != nil {
+		return fmt.Errorf("parse certificate of CA %d: %w", issuer.ID, err)
+	}
+	if bytes.Equal(cert.RawSubject, subject) {
+		return &policy.Violation{Reasons: []string{"the subject is that of the issuing CA; a CA needs a name of its own"}}
+	}
+	return nil
 }
 
 // prepare builds and lints a certificate of an existing issuer.

@@ -103,6 +103,7 @@ func TestCreateCARefusals(t *testing.T) {
 		{"a name with a line break", acmeAdmin, func(r *ca.CreateCARequest) { r.Name = "a\nb" }, fault.Invalid, "control"},
 		{"a short RSA key", acmeAdmin, func(r *ca.CreateCARequest) { r.Key = policy.KeySpec{Type: policy.RSA, Size: 1024} }, fault.Invalid, ""},
 		{"an unknown curve", acmeAdmin, func(r *ca.CreateCARequest) { r.Key = policy.KeySpec{Type: policy.EC, Size: 224} }, fault.Invalid, ""},
+		{"the name of its issuer", acmeAdmin, func(r *ca.CreateCARequest) { r.ParentID, r.SubjectDN = &root.ID, root.SubjectDN }, fault.Invalid, "a name of its own"},
 		{"no validity", acmeAdmin, func(r *ca.CreateCARequest) { r.ValidDays = 0 }, fault.Invalid, ""},
 		{"eternal validity", acmeAdmin, func(r *ca.CreateCARequest) { r.ValidDays = 1 << 40 }, fault.Invalid, ""},
 	}
@@ -138,6 +139,21 @@ func TestCreateCARefusals(t *testing.T) {
 		_, err := w.CreateCA(t.Context(), acmeAdmin, ca.CreateCARequest{Name: "Late", SubjectDN: "CN=Late", Key: policy.KeySpec{Type: policy.EC, Size: 256}, ValidDays: 30, ParentID: &short.ID})
 		wantFault(t, err, fault.Invalid, "expired")
 	})
+}
+
+func TestWhatCannotBeBuiltLeavesNoKeyBehind(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	parent := w.createCA(t, superuser, func(r *ca.CreateCARequest) { r.CRLBaseURL = ptr("no URL at all") })
+	before := auditCount(t, w)
+	_, err := w.CreateCA(t.Context(), superuser, ca.CreateCARequest{
+		Name: "x", SubjectDN: "CN=x", Key: policy.KeySpec{Type: policy.EC, Size: 256}, ValidDays: 30, ParentID: &parent.ID})
+	if err == nil {
+		t.Fatal("a certificate with a broken URL")
+	}
+	if n := auditCount(t, w) - before; n != 0 {
+		t.Fatalf("%d events: a key was announced for a certificate that cannot be built", n)
+	}
 }
 
 func TestCreateCAWithoutToken(t *testing.T) {

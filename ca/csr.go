@@ -25,8 +25,7 @@ func (a *Authority) SignCSR(ctx context.Context, caller policy.Caller, r CSRRequ
 	}
 	csr, err := parseCSR(r.CSR)
 	if err != nil {
-		a.refused("policy")
-		return Certificate{}, err
+		return Certificate{}, a.refuse(err)
 	}
 
 	// 2. What the certificate shall say: the CSR, overridden by the request.
@@ -88,6 +87,10 @@ func parseCSR(text []byte) (*x509.CertificateRequest, error) {
 	}
 	if csr.PublicKeyAlgorithm == x509.UnknownPublicKeyAlgorithm || csr.PublicKey == nil {
 		return nil, fault.New(fault.Invalid, "Invalid CSR: the public key is of an unknown type")
+	}
+	// The key is judged before its signature is verified: verifying takes as long as the stranger's key is large.
+	if _, err := policy.CheckPublicKey(csr.PublicKey); err != nil {
+		return nil, err
 	}
 	if err := csr.CheckSignature(); err != nil {
 		return nil, fault.Wrap(fault.Invalid, "CSR signature verification failed", err)

@@ -171,6 +171,10 @@ func TestSignCSRRefusals(t *testing.T) {
 		{"a weak key", acmeAdmin, func(r *ca.CSRRequest) {
 			r.CSR = makeCSR(t, weak, x509.CertificateRequest{Subject: pkix.Name{CommonName: "a.example"}})
 		}, fault.Invalid, "1024"},
+		{"two common names", acmeAdmin, func(r *ca.CSRRequest) {
+			r.CSR = makeCSR(t, key, x509.CertificateRequest{Subject: pkix.Name{CommonName: "a.example", ExtraNames: []pkix.AttributeTypeAndValue{
+				{Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: "a.example"}, {Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: "evil.example"}}}})
+		}, fault.Invalid, "2 common names"},
 		{"no common name anywhere", acmeAdmin, func(r *ca.CSRRequest) {
 			r.CSR = makeCSR(t, key, x509.CertificateRequest{DNSNames: []string{"a.example"}})
 		}, fault.Invalid, "No common name in CSR or request"},

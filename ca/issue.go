@@ -136,6 +136,9 @@ func subjectFor(r planRequest) (der []byte, text string, err error) {
 		}
 		text = r.subjectDN
 	}
+	if n := dn.CommonNames(); n > 1 {
+		return nil, "", &policy.Violation{Reasons: []string{fmt.Sprintf("the subject has %d common names; one is allowed", n)}}
+	}
 	cn := dn.CommonName()
 	if r.subjectDN != "" && cn != "" && cn != r.commonName {
 		return nil, "", &policy.Violation{Reasons: []string{
@@ -156,9 +159,24 @@ func subjectFor(r planRequest) (der []byte, text string, err error) {
 
 // issue takes an accepted leaf to a signed, recorded certificate.
 func (a *Authority) issue(ctx context.Context, caller policy.Caller, l leaf) (Certificate, error) {
-	// 3. A CA's own key is never certified as somebody's leaf.
+	// 3. What only the store knows: a CA's own key is never certified as somebody's leaf, and nothing is issued below
+	// a revoked CA.
 	if err := a.refuseCAKeyReuse(ctx, l.publicKey); err != nil {
 		return Certificate{}, err
+	}
+	if l.issuer.ParentID != nil {
+		chain, err := a.chainOf(ctx, l.issuer)
+		if err == nil {
+			err = revokedAmong(chain[1:])
+		}
+		if err != nil {
+			return Certificate{}, a.refuse(err)
+		}
+	}
+	if l.typ == policy.CA {
+		if err := refuseIssuersName(l.subject, l.issuer); err != nil {
+			return Certificate{}, a.refuse(err)
+		}
 	}
 
 	// 4. Build and lint, no CA key.

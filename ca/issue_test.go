@@ -146,6 +146,10 @@ func TestIssueRefusals(t *testing.T) {
 		{"a CA certificate below path length 0", acmeAdmin, limited.ID, func(r *ca.IssueRequest) { r.Type = policy.CA }, fault.Invalid, ""},
 		{"an unknown type", acmeAdmin, root.ID, func(r *ca.IssueRequest) { r.Type = "wildcard" }, fault.Invalid, ""},
 		{"another common name in the subject", acmeAdmin, root.ID, func(r *ca.IssueRequest) { r.SubjectDN = "CN=evil.example,O=Acme" }, fault.Invalid, "differ"},
+		{"two common names", acmeAdmin, root.ID, func(r *ca.IssueRequest) { r.SubjectDN = "CN=api.example.com,O=x,CN=evil.example" }, fault.Invalid, "2 common names"},
+		{"a CA certificate with the issuer's name", acmeAdmin, root.ID, func(r *ca.IssueRequest) {
+			r.Type, r.CommonName, r.SubjectDN = policy.CA, "Acme Root", "CN=Acme Root,O=Acme,C=US"
+		}, fault.Invalid, "a name of its own"},
 		{"an unreadable subject", acmeAdmin, root.ID, func(r *ca.IssueRequest) { r.SubjectDN = "CN" }, fault.Invalid, ""},
 		{"an e-mail name for a server", acmeAdmin, root.ID, func(r *ca.IssueRequest) { r.Emails = []string{"a@example.com"} }, fault.Invalid, ""},
 		{"a DNS name for a client", acmeAdmin, root.ID, func(r *ca.IssueRequest) { r.Type, r.DNS = policy.Client, []string{"a.example"} }, fault.Invalid, ""},

@@ -3,6 +3,7 @@ package ca
 import (
 	"context"
 	"encoding/pem"
+	"errors"
 	"fmt"
 
 	"signet/audit"
@@ -16,6 +17,8 @@ func (a *Authority) PrivateKey(ctx context.Context, caller policy.Caller, id int
 	if err != nil {
 		return Certificate{}, nil, fmt.Errorf("find certificate: %w", err)
 	}
+	ctx, cancel := finish(ctx, issueTimeout) // a client that hangs up must not stop the record
+	defer cancel()
 	record := func(detail string) error {
 		e := a.event(ctx, caller, audit.CertExportPrivate, c.OrganizationID, audit.ResourceCertificate, &c.ID, detail)
 		if err := a.cfg.Store.Record(ctx, e); err != nil {
@@ -34,7 +37,8 @@ func (a *Authority) PrivateKey(ctx context.Context, caller policy.Caller, id int
 	}
 	der, err := a.cfg.Keys.Unseal(ctx, c.SealedKey, sealedPlace(c))
 	if err != nil {
-		return Certificate{}, nil, a.refuse(fmt.Errorf("unseal key of certificate %d: %w", id, err))
+		err = a.refuse(fmt.Errorf("unseal key of certificate %d: %w", id, err))
+		return Certificate{}, nil, errors.Join(err, record("failed: the key could not be unsealed"))
 	}
 	defer clear(der)
 	if err := record("private key exported"); err != nil {

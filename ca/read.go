@@ -3,14 +3,15 @@ package ca
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"signet/audit"
 	"signet/fault"
 	"signet/policy"
 )
 
-// maxChain bounds the walk to the root; path lengths never come near it.
-const maxChain = 64
+// maxChain is the longest chain of CAs that may be made, root included. OpenSSL follows 100 certificates.
+const maxChain = 32
 
 // CA returns a CA that the caller may read.
 func (a *Authority) CA(ctx context.Context, caller policy.Caller, id int64) (CA, error) {
@@ -38,7 +39,7 @@ func (a *Authority) Chain(ctx context.Context, caller policy.Caller, id int64) (
 func (a *Authority) chainOf(ctx context.Context, c CA) ([]CA, error) {
 	chain := []CA{c}
 	for c.ParentID != nil {
-		if len(chain) == maxChain {
+		if len(chain) > maxChain {
 			return nil, fmt.Errorf("chain of CA %d has no end", chain[0].ID)
 		}
 		parent, err := a.cfg.Store.PublicCA(ctx, *c.ParentID)
@@ -51,12 +52,23 @@ func (a *Authority) chainOf(ctx context.Context, c CA) ([]CA, error) {
 	return chain, nil
 }
 
-// Children lists the CAs certified by this one.
+// revokedAmong refuses when one of the CAs is revoked: nothing below it validates.
+func revokedAmong(chain []CA) error {
+	for _, c := range chain {
+		if c.State == Revoked {
+			return &policy.Violation{Reasons: []string{fmt.Sprintf("CA %d is revoked, and with it every CA below it", c.ID)}}
+		}
+	}
+	return nil
+}
+
+// Children lists the CAs certified by this one that the caller may read.
 func (a *Authority) Children(ctx context.Context, caller policy.Caller, id int64) ([]CA, error) {
 	if _, err := a.CA(ctx, caller, id); err != nil {
 		return nil, err
 	}
-	return a.cfg.Store.Children(ctx, id)
+	children, err := a.cfg.Store.Children(ctx, id)
+	return slices.DeleteFunc(children, func(c CA) bool { return policy.Allow(caller, policy.Read, c.object()) != nil }), err
 }
 
 // DeleteCA hides a CA and its certificates from every authenticated call. Rows, key and audit trail stay; its public

@@ -1,6 +1,7 @@
 package ca_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -55,11 +56,48 @@ func TestReading(t *testing.T) {
 	}
 }
 
+func TestCreatorsReadWhatTheyCreatedAndNoMore(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	root := w.createCA(t, acmeAdmin, nil)
+	other := acmeAdmin
+	other.UserID = 99
+	w.createCA(t, other, func(r *ca.CreateCARequest) { r.Name, r.SubjectDN, r.ParentID = "Theirs", "CN=Theirs", &root.ID })
+	left := acmeAdmin
+	left.Role, left.OrganizationID = policy.RoleUser, nil
+	children, err := w.Children(t.Context(), left, root.ID)
+	if err != nil || len(children) != 0 {
+		t.Fatalf("a creator who left the organization sees %d children of others, %v", len(children), err)
+	}
+}
+
+func TestChainsHaveALimit(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.createCA(t, superuser, nil)
+	depth := 1
+	for {
+		child, err := w.CreateCA(t.Context(), superuser, ca.CreateCARequest{
+			Name: "x", SubjectDN: fmt.Sprintf("CN=CA %d", depth), Key: policy.KeySpec{Type: policy.EC, Size: 256}, ValidDays: 30, ParentID: ptr(c.ID)})
+		if err != nil {
+			wantFault(t, err, fault.Invalid, "deeper chains are not supported")
+			break
+		}
+		c = child
+		if depth++; depth > 100 {
+			t.Fatal("a chain of 100 CAs")
+		}
+	}
+	if chain, err := w.Chain(t.Context(), superuser, c.ID); err != nil || len(chain) != depth {
+		t.Fatalf("chain of %d, want %d, %v", len(chain), depth, err)
+	}
+}
+
 func TestDeleteCA(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	root := w.createCA(t, acmeAdmin, nil)
-	child := w.createCA(t, acmeAdmin, func(r *ca.CreateCARequest) { r.Name, r.ParentID = "Issuing", &root.ID })
+	child := w.createCA(t, acmeAdmin, func(r *ca.CreateCARequest) { r.Name, r.SubjectDN, r.ParentID = "Issuing", "CN=Issuing", &root.ID })
 	cert := w.issue(t, acmeAdmin, child.ID)
 
 	wantFault(t, w.DeleteCA(t.Context(), acmeUser, child.ID), fault.Forbidden, "Insufficient permissions")

@@ -140,7 +140,8 @@ func TestRevokeCA(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	root := w.createCA(t, acmeAdmin, nil)
-	child := w.createCA(t, acmeAdmin, func(r *ca.CreateCARequest) { r.Name, r.ParentID = "Issuing", &root.ID })
+	child := w.createCA(t, acmeAdmin, func(r *ca.CreateCARequest) { r.Name, r.SubjectDN, r.ParentID = "Issuing", "CN=Issuing", &root.ID })
+	below := w.createCA(t, acmeAdmin, func(r *ca.CreateCARequest) { r.Name, r.SubjectDN, r.ParentID = "Below", "CN=Below", &child.ID })
 
 	_, err := w.RevokeCA(t.Context(), acmeAdmin, root.ID, "")
 	wantFault(t, err, fault.Invalid, "is a root")
@@ -155,6 +156,10 @@ func TestRevokeCA(t *testing.T) {
 	}
 	_, err = w.Issue(t.Context(), acmeAdmin, serverRequest(child.ID))
 	wantFault(t, err, fault.Invalid, "is revoked")
+	_, err = w.Issue(t.Context(), acmeAdmin, serverRequest(below.ID))
+	wantFault(t, err, fault.Invalid, "CA 2 is revoked, and with it every CA below it")
+	_, err = w.CreateCA(t.Context(), acmeAdmin, ca.CreateCARequest{Name: "x", SubjectDN: "CN=x", Key: policy.KeySpec{Type: policy.EC, Size: 256}, ValidDays: 30, ParentID: &below.ID})
+	wantFault(t, err, fault.Invalid, "CA 2 is revoked, and with it every CA below it")
 	_, err = w.RevokeCA(t.Context(), acmeAdmin, child.ID, "")
 	wantFault(t, err, fault.Conflict, "already revoked")
 }

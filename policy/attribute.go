@@ -113,8 +113,8 @@ func checkAttribute(oid asn1.ObjectIdentifier, value string) (proper, reason str
 	switch {
 	case strings.TrimSpace(value) == "":
 		return "", name + " must not be empty"
-	case checkText(value) != "":
-		return "", fmt.Sprintf("%s %s %s", name, quote(value), checkText(value))
+	case checkVisible(value) != "":
+		return "", fmt.Sprintf("%s %s %s", name, quote(value), checkVisible(value))
 	case oid.Equal(oidCountry):
 		if len(value) != 2 || !isLetter(value[0]) || !isLetter(value[1]) {
 			return "", fmt.Sprintf("C %s must be a country code of two letters (ISO 3166)", quote(value))

@@ -144,7 +144,7 @@ func checkCommonName(cn string) string {
 	case utf8.RuneCountInString(cn) > maxCommonName:
 		return fmt.Sprintf("common name %s has more than %d characters: use a shorter one, and list the long name as a SAN", quote(cn), maxCommonName)
 	}
-	if reason := checkText(cn); reason != "" {
+	if reason := checkVisible(cn); reason != "" {
 		return fmt.Sprintf("common name %s %s", quote(cn), reason)
 	}
 	return ""
@@ -163,10 +163,10 @@ func addDefaults(req *NameRequest) string {
 			req.Emails = []string{cn}
 		}
 		return ""
-	case len(req.DNS) > 0:
-		return ""
 	case isIP(cn):
 		req.IPs = append(slices.Clone(req.IPs), cn)
+		return ""
+	case len(req.DNS) > 0:
 		return ""
 	case req.Type == DualPurpose && notEmail == "":
 		if len(req.IPs)+len(req.Emails) == 0 {
@@ -198,6 +198,21 @@ func checkText(s string) string {
 	}
 	return ""
 }
+
+// checkVisible is checkText for names that people read. Host names may hold joiners where IDNA allows them.
+func checkVisible(s string) string {
+	if reason := checkText(s); reason != "" {
+		return reason
+	}
+	if strings.ContainsFunc(s, isInvisible) {
+		return "contains an invisible character or one that could not be decoded"
+	}
+	return ""
+}
+
+// isInvisible finds what disguises a name: format characters, such as those that turn the writing direction, and the
+// replacement character of a decoder that failed.
+func isInvisible(r rune) bool { return unicode.Is(unicode.Cf, r) || r == utf8.RuneError }
 
 // quote returns s in quotes, cut to a length that fits a sentence.
 func quote(s string) string { return fmt.Sprintf("%q", clip(s)) }

@@ -73,7 +73,7 @@ func TestResolveNamesByType(t *testing.T) {
 		{name: "server: a common name that is an IPv6 address", request: request{Type: policy.Server, CommonName: "2001:db8::1"}, want: "ip16:2001:db8::1"},
 		{name: "server: a common name that is an IP address joins those given", request: request{Type: policy.Server, CommonName: "192.0.2.1", IPs: []string{"192.0.2.2"}}, want: "ip4:192.0.2.2 ip4:192.0.2.1"},
 		{name: "server: and is not there twice", request: request{Type: policy.Server, CommonName: "192.0.2.1", IPs: []string{"192.0.2.1"}}, want: "ip4:192.0.2.1"},
-		{name: "server: with DNS names given, an IP address as common name is free", request: request{Type: policy.Server, CommonName: "192.0.2.1", DNS: []string{"a.example"}}, want: "dns:a.example"},
+		{name: "server: with DNS names given, an IP address as common name is an IP SAN too", request: request{Type: policy.Server, CommonName: "192.0.2.1", DNS: []string{"a.example"}}, want: "dns:a.example ip4:192.0.2.1"},
 		{name: "server: a wildcard as common name", request: request{Type: policy.Server, CommonName: "*.example.com"}, want: "dns:*.example.com"},
 		{name: "server: an IDN as common name", request: request{Type: policy.Server, CommonName: "Bücher.example"}, want: "dns:xn--bcher-kva.example"},
 

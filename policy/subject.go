@@ -7,8 +7,12 @@ import (
 	"strings"
 )
 
-// maxAttributes bounds the attributes of one name.
-const maxAttributes = 64
+const (
+	// maxAttributes bounds the attributes of one name.
+	maxAttributes = 64
+	// maxSubject bounds the string form of a name, in bytes.
+	maxSubject = 8192
+)
 
 // DN is a distinguished name: RDNs in the order of the certificate, each with one or more attributes.
 // The zero value is the empty name.
@@ -23,6 +27,9 @@ type DN struct {
 func ParseDN(s string) (DN, error) {
 	if strings.Trim(s, " ") == "" {
 		return DN{}, violation("subject must not be empty: give at least a CN")
+	}
+	if len(s) > maxSubject {
+		return DN{}, violation(fmt.Sprintf("subject has %d bytes: at most %d are allowed", len(s), maxSubject))
 	}
 	if reason := checkText(s); reason != "" {
 		return DN{}, violation(fmt.Sprintf("subject %s %s", quote(s), reason))
@@ -64,6 +71,19 @@ func newDN(rdns pkix.RDNSequence) (DN, error) {
 		return DN{}, err
 	}
 	return DN{rdns}, nil
+}
+
+// CommonNames counts the common names.
+func (d DN) CommonNames() int {
+	n := 0
+	for _, rdn := range d.rdns {
+		for _, a := range rdn {
+			if isCommonName(a) {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 func isCommonName(a pkix.AttributeTypeAndValue) bool { return a.Type.Equal(oidCommonName) }

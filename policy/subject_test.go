@@ -1,11 +1,21 @@
 package policy_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
 	"signet/policy"
 )
+
+func TestAThousandMistakesGetTwentySentences(t *testing.T) {
+	t.Parallel()
+	_, err := policy.ParseDN(strings.Repeat("FOO=x,", 999) + "FOO=x")
+	var v *policy.Violation
+	if !errors.As(err, &v) || len(v.Reasons) != 21 || v.Reasons[20] != "and 980 more" {
+		t.Fatalf("%v", err)
+	}
+}
 
 func TestParseDNRefuses(t *testing.T) {
 	t.Parallel()
@@ -114,6 +124,10 @@ func TestParseDNRefuses(t *testing.T) {
 		{"a dnQualifier beyond PrintableString", "dnQualifier=ü", `dnQualifier "ü" must have only letters, digits, spaces and '()+,-./:=?`},
 		{"an e-mail address beyond ASCII", "E=ü@example.com", `emailAddress "ü@example.com" must have only ASCII characters: write a domain as A-labels (xn--)`},
 		{"a domain component beyond ASCII", "DC=bücher", `DC "bücher" must have only ASCII characters: write a domain as A-labels (xn--)`},
+		{"a letter that turns the writing direction", "CN=moc.elpmaxe\u202e", `CN "moc.elpmaxe\u202e" contains an invisible character or one that could not be decoded`},
+		{"a zero-width space", "O=Ac\u200bme", `O "Ac\u200bme" contains an invisible character or one that could not be decoded`},
+		{"the mark of a failed decoding", "CN=\ufffd", "CN \"\ufffd\" contains an invisible character or one that could not be decoded"},
+		{"8193 bytes", "CN=" + strings.Repeat("x", 8190), "subject has 8193 bytes: at most 8192 are allowed"},
 		{"a common name twice in one RDN", "CN=a+CN=b", "CN occurs twice in one relative distinguished name: separate the two with a comma"},
 		{"a common name twice by name and OID", "CN=a+O=c+2.5.4.3=b", "CN occurs twice in one relative distinguished name: separate the two with a comma"},
 		{"every reason is told", "CN=,C=USA,O=" + x(65), `CN must not be empty; C "USA" must be a country code of two letters (ISO 3166); O "` + x(64) + `…" has more than 64 characters`},
