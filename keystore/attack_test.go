@@ -146,8 +146,7 @@ func TestTheKeyEncryptionKeyResists(t *testing.T) {
 	}
 }
 
-func TestAnotherProcessCannotRelabel(t *testing.T) {
-	t.Parallel()
+func TestAnotherProcessCannotRelabel(t *testing.T) { // not parallel, see elsewhere
 	token, cfg := open(t)
 	key, id := generate(t, token, keystore.EC, 256)
 	if _, err := elsewhere(t, cfg, "relabel", id); err == nil {

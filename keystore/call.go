@@ -9,10 +9,15 @@ import (
 	"github.com/miekg/pkcs11"
 )
 
+// generateFactor is how much longer than any other operation the generation of a key may take: a busy software token
+// needs many seconds for the primes of RSA-4096.
+const generateFactor = 6
+
 // operation is one use of a session. run is called in a goroutine that has the session to itself; it may be called
 // twice, on two sessions. late gets the result when the caller has given up waiting, on the same session.
 type operation[T any] struct {
 	name string
+	slow bool          // a key is being made: the deadline is longer
 	lock chan struct{} // if set, held from before the session is taken until run has returned, waited for or not
 	run  func(*session) (T, error)
 	late func(*session, T)
@@ -21,7 +26,11 @@ type operation[T any] struct {
 // call runs an operation: within the token's deadline, once more on a new session when the first was lost. It fails
 // with what explain makes of the last error.
 func call[T any](ctx context.Context, t *Token, o operation[T]) (T, error) {
-	ctx, cancel := context.WithTimeout(ctx, t.timeout)
+	deadline := t.timeout
+	if o.slow {
+		deadline *= generateFactor
+	}
+	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
 	start := time.Now()
 	v, err := attempts(ctx, t, o)
@@ -76,8 +85,9 @@ type outcome[T any] struct {
 	err   error
 }
 
-// attempt runs the operation once, on a fresh session if the last one failed. When ctx ends before the module answers, the call goes on alone: its session, its
-// permit and its place in the gate come back when the module returns, not before.
+// attempt runs the operation once, on a fresh session if the last one failed. When ctx ends before the module answers,
+// the call goes on alone: its session, its permit and its place in the gate come back when the module returns, not
+// before.
 func attempt[T any](ctx context.Context, t *Token, o operation[T], fresh bool) (v T, err error) {
 	if o.lock != nil {
 		select {

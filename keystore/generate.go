@@ -41,6 +41,7 @@ func (t *Token) Generate(ctx context.Context, s Spec) (crypto.Signer, error) {
 func (t *Token) generate(ctx context.Context, b *birth) (*key, error) {
 	return call(ctx, t, operation[*key]{
 		name: "generate",
+		slow: true,
 		lock: t.slot.generating,
 		run: func(s *session) (*key, error) {
 			if err := b.produce(s); err != nil {
@@ -104,7 +105,7 @@ func (b *birth) produce(s *session) error {
 // generatePair calls C_GenerateKeyPair, leaving optional attributes out until the token takes the template.
 func (s *session) generatePair(mechanism uint, public, private crypto11.AttributeSet) error {
 	m := []*pkcs11.Mechanism{pkcs11.NewMechanism(mechanism, nil)}
-	return reduce(private, func(reduced []*pkcs11.Attribute) error {
+	return reduce(private, s.cleaner(private), func(reduced []*pkcs11.Attribute) error {
 		_, _, err := s.GenerateKeyPair(s.handle, m, public.ToSlice(), reduced)
 		return err
 	})
@@ -113,18 +114,37 @@ func (s *session) generatePair(mechanism uint, public, private crypto11.Attribut
 // generateSecret is generatePair for C_GenerateKey.
 func (s *session) generateSecret(mechanism uint, secret crypto11.AttributeSet) error {
 	m := []*pkcs11.Mechanism{pkcs11.NewMechanism(mechanism, nil)}
-	return reduce(secret, func(reduced []*pkcs11.Attribute) error {
+	return reduce(secret, s.cleaner(secret), func(reduced []*pkcs11.Attribute) error {
 		_, err := s.GenerateKey(s.handle, m, reduced)
 		return err
 	})
 }
 
-// reduce tries the template with all attributes, then with fewer of the optional ones while the token refuses.
-func reduce(set crypto11.AttributeSet, try func([]*pkcs11.Attribute) error) error {
+// cleaner returns what removes the objects with the CKA_ID of the template.
+func (s *session) cleaner(set crypto11.AttributeSet) func() error {
+	return func() error { return s.destroy(set[crypto11.CkaId].Value, allKeys) }
+}
+
+// generalErrorTries is how often the whole template is tried when the token gives no reason.
+const generalErrorTries = 3
+
+// reduce tries the template with all attributes, then with fewer of the optional ones while the token refuses. The whole
+// template is tried again after CKR_GENERAL_ERROR: SoftHSM2 says so about an accident of the moment, NSS about an
+// attribute, and an accident must not cost a key its attributes.
+// clean removes what an attempt may have left behind.
+func reduce(set crypto11.AttributeSet, clean func() error, try func([]*pkcs11.Attribute) error) error {
 	var err error
-	for _, left := range reductions() {
-		if err = try(without(set, left)); !is(err, optionalRefused) {
-			return err
+	for i, left := range reductions() {
+		for range generalErrorTries {
+			if err = try(without(set, left)); !is(err, optionalRefused) {
+				return err
+			}
+			if i > 0 || !errors.Is(err, pkcs11.Error(pkcs11.CKR_GENERAL_ERROR)) {
+				break
+			}
+			if err := clean(); err != nil {
+				return err
+			}
 		}
 	}
 	return err

@@ -260,8 +260,7 @@ func TestAKeyWithoutEvidenceIsDestroyed(t *testing.T) {
 	}
 }
 
-func TestAnImportedKeyHasNoEvidence(t *testing.T) {
-	t.Parallel()
+func TestAnImportedKeyHasNoEvidence(t *testing.T) { // not parallel, see elsewhere
 	token, cfg := open(t)
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {

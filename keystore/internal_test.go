@@ -159,6 +159,20 @@ func TestThePoolPassesPermitsOn(t *testing.T) {
 	}
 }
 
+func TestATurnThatComesTooLateGoesToTheNext(t *testing.T) {
+	t.Parallel()
+	p := newPool(1)
+	leaver, next := make(chan struct{}), make(chan struct{})
+	p.waiters = []chan struct{}{leaver, next}
+	p.wake() // the turn of one who is giving up at this moment
+	p.leave(leaver)
+	select {
+	case <-next:
+	default:
+		t.Error("the turn is lost")
+	}
+}
+
 func TestThePoolShrinksToWhatTheTokenGives(t *testing.T) {
 	t.Parallel()
 	p := newPool(8)
@@ -322,7 +336,7 @@ func TestTokensThatRefuseOptionalAttributesGetATemplateWithout(t *testing.T) {
 		{"has no such curve", []uint{pkcs11.CKA_ID}, pkcs11.CKR_MECHANISM_INVALID, false},
 	} {
 		tries := 0
-		err := reduce(privateTemplate(Spec{ID: []byte{1}}, k), func(template []*pkcs11.Attribute) error {
+		err := reduce(privateTemplate(Spec{ID: []byte{1}}, k), func() error { return nil }, func(template []*pkcs11.Attribute) error {
 			tries++
 			for _, attribute := range c.unknown {
 				if has(template, attribute) {
@@ -337,6 +351,25 @@ func TestTokensThatRefuseOptionalAttributesGetATemplateWithout(t *testing.T) {
 		if c.says == pkcs11.CKR_MECHANISM_INVALID && tries != 1 {
 			t.Errorf("%s: tried %d times", c.name, tries)
 		}
+	}
+}
+
+func TestAnAccidentDoesNotCostAKeyItsAttributes(t *testing.T) {
+	t.Parallel()
+	k, _ := kindOf(EC, 256)
+	whole := privateTemplate(Spec{ID: []byte{1}}, k)
+	tries, cleaned := 0, 0
+	err := reduce(whole, func() error { cleaned++; return nil }, func(template []*pkcs11.Attribute) error {
+		if tries++; tries < generalErrorTries {
+			return pkcs11.Error(pkcs11.CKR_GENERAL_ERROR)
+		}
+		if len(template) != len(whole) {
+			t.Errorf("the key was made with %d of %d attributes", len(template), len(whole))
+		}
+		return nil
+	})
+	if err != nil || cleaned != tries-1 {
+		t.Fatalf("%v after %d tries, cleaned up %d times", err, tries, cleaned)
 	}
 }
 

@@ -20,7 +20,7 @@ type Config struct {
 	PIN         string        // user PIN
 	InitArgs    string        // pReserved of C_Initialize; NSS softokn needs one
 	MaxSessions int           // upper bound of parallel sessions; 0 means 2 per CPU, at least 4
-	Timeout     time.Duration // deadline of one token operation; 0 means 10 s
+	Timeout     time.Duration // deadline of one token operation, of making a key six times as long; 0 means 10 s
 
 	// Observe, if set, is told of every token operation: its name ("connect", "login", "generate", "find", "sign",
 	// "seal", "unseal", "destroy", "attributes", "check", "info"), how long it took, waiting for a session included,

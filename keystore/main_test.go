@@ -39,7 +39,9 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// elsewhere runs an errand in another process and returns its output.
+// elsewhere runs an errand in another process and returns its output. Tests whose errand changes the token are not
+// parallel: opening any token makes SoftHSM2 read the folders of all, and it gives up on a token for good when a file
+// vanishes while it reads.
 func elsewhere(t *testing.T, cfg keystore.Config, what string, id []byte) ([]byte, error) {
 	t.Helper()
 	in, err := json.Marshal(errand{what, cfg.Module, cfg.Token, cfg.PIN, id})

@@ -15,8 +15,9 @@ import (
 	"signet/softhsm/softhsmtest"
 )
 
+// Not parallel, like all tests that keep calls in flight: the tokens of parallel tests share the module, and it is
+// drained whenever one of them is opened.
 func TestLostSessionsAreSurvived(t *testing.T) {
-	t.Parallel()
 	token, _ := open(t)
 	key, id := generate(t, token, keystore.EC, 256)
 	sealed, err := token.Seal(t.Context(), []byte("secret"), nil)
@@ -119,8 +120,7 @@ func TestALogoutIsSurvived(t *testing.T) {
 	}
 }
 
-func TestAKeyDestroyedElsewhereIsReported(t *testing.T) {
-	t.Parallel()
+func TestAKeyDestroyedElsewhereIsReported(t *testing.T) { // not parallel, see elsewhere
 	token, cfg := open(t)
 	key, id := generate(t, token, keystore.EC, 256)
 	if _, err := elsewhere(t, cfg, "destroy", id); err != nil {
@@ -131,8 +131,7 @@ func TestAKeyDestroyedElsewhereIsReported(t *testing.T) {
 	}
 }
 
-func TestAKeyReplacedElsewhereIsRefused(t *testing.T) {
-	t.Parallel()
+func TestAKeyReplacedElsewhereIsRefused(t *testing.T) { // not parallel, see elsewhere
 	token, cfg := open(t)
 	key, id := generate(t, token, keystore.EC, 256)
 	if _, err := elsewhere(t, cfg, "replace", id); err != nil {
@@ -179,9 +178,9 @@ func TestSessionsStayWithinTheBound(t *testing.T) {
 	}
 }
 
-// What hangs is abandoned, keeps its session, and cannot be joined by more than the pool holds.
+// What hangs is abandoned, keeps its session, and cannot be joined by more than the pool holds. Not parallel, see
+// TestLostSessionsAreSurvived.
 func TestAHangingTokenIsUnavailableInTime(t *testing.T) {
-	t.Parallel()
 	cfg := softhsmtest.Token(t)
 	cfg.MaxSessions = 2
 	token := openAs(t, cfg)

@@ -36,7 +36,7 @@ type Config struct {
 	PKCS11PINFile     string        `name:"pkcs11-pin-file" env:"SIGNET_PKCS11_PIN_FILE" placeholder:"FILE" group:"Token" help:"File with the user PIN of the token; SIGNET_PKCS11_PIN is accepted instead. The PIN is never an argument."`
 	PKCS11InitArgs    string        `name:"pkcs11-init-args" env:"SIGNET_PKCS11_INIT_ARGS" placeholder:"STRING" group:"Token" help:"String given to C_Initialize; NSS softokn needs one."`
 	PKCS11MaxSessions int           `name:"pkcs11-max-sessions" env:"SIGNET_PKCS11_MAX_SESSIONS" default:"0" placeholder:"N" group:"Token" help:"Upper bound of parallel token sessions; 0 means two for each processor, at least 4."`
-	PKCS11Timeout     time.Duration `name:"pkcs11-timeout" env:"SIGNET_PKCS11_TIMEOUT" default:"10s" group:"Token" help:"Deadline of one token operation."`
+	PKCS11Timeout     time.Duration `name:"pkcs11-timeout" env:"SIGNET_PKCS11_TIMEOUT" default:"10s" group:"Token" help:"Deadline of one token operation; making a key may take six times as long."`
 
 	CRLValidity time.Duration `name:"crl-validity" env:"SIGNET_CRL_VALIDITY" default:"168h" group:"Revocation lists" help:"From a list's thisUpdate to its nextUpdate."`
 	CRLRefresh  time.Duration `name:"crl-refresh" env:"SIGNET_CRL_REFRESH" default:"24h" group:"Revocation lists" help:"A list that did not change is replaced so long before its nextUpdate."`
