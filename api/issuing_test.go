@@ -193,7 +193,7 @@ func TestRevocation(t *testing.T) {
 	root.authority("Root", nil)
 	root.certificate(1, "a.example.com", nil)
 	root.call(http.StatusUnprocessableEntity, "POST", "/api/v1/certificates/1/revoke", object{"reason": 1})
-	root.call(http.StatusBadRequest, "POST", "/api/v1/certificates/1/revoke", object{"reason": strings.Repeat("x", 1025)})
+	root.call(http.StatusUnprocessableEntity, "POST", "/api/v1/certificates/1/revoke", object{"reason": strings.Repeat("x", 1025)})
 	if o := root.call(http.StatusOK, "POST", "/api/v1/certificates/1/revoke", object{"reason": "Key compromise"}).object(t); o["status"] != "revoked" || o["revoked_at"] == nil {
 		t.Errorf("revoked %v", o)
 	}

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/gorilla/mux"
 
 	"signet/api/wire"
@@ -129,7 +130,8 @@ func TestListsAreCheckedItemByItem(t *testing.T) {
 		`"a.example"`:     `list_type body.san_dns_names: "a.example"`,
 		`["a.example",7]`: `string_type body.san_dns_names.1: 7`,
 		`[null]`:          `string_type body.san_dns_names.0: null`,
-		`[` + strings.Repeat(`"a",`, 1000) + `"a"]`: `too_long body.san_dns_names: ["a"` + strings.Repeat(`,"a"`, 19) + `]`,
+		`["a.example","` + strings.Repeat("a", 1025) + `"]`: `string_too_long body.san_dns_names.1: "` + strings.Repeat("a", 200) + `…"`,
+		`[` + strings.Repeat(`"a",`, 1000) + `"a"]`:         `too_long body.san_dns_names: ["a"` + strings.Repeat(`,"a"`, 19) + `]`,
 	} {
 		r := readingBody(t, "POST", "/api/v1/certificates/", "application/json",
 			`{"common_name":"a","subject_dn":"CN=a","certificate_type":"server","san_dns_names":`+body+`}`)
@@ -168,21 +170,57 @@ func TestDefaultsAreThoseOfTheContract(t *testing.T) {
 	}
 }
 
-func TestAPatchTellsNullFromAbsence(t *testing.T) {
+func TestInAPatchNullIsAbsence(t *testing.T) {
 	t.Parallel()
 	seven := int64(7)
-	for body, want := range map[string]wire.OptionalID{
-		`{}`:                         {},
-		`{"organization_id": null}`:  {Set: true},
-		`{"organization_id": "7"}`:   {Set: true, ID: &seven},
-		`{"can_create_ca": null}`:    {},
-		`{"organization_id": 7e0  }`: {Set: true, ID: &seven},
+	for body, want := range map[string]wire.UserPatch{
+		`{}`: {},
+		`{"email":null,"password":null,"role":null,"is_active":null,"organization_id":null,"can_create_ca":null}`: {},
+		`{"organization_id": "7"}`:   {OrganizationID: &seven},
+		`{"organization_id": 7e0  }`: {OrganizationID: &seven},
 	} {
 		r := readingBody(t, "PATCH", "/api/v1/users/{user_id}", "application/json", body)
 		var patch wire.UserPatch
 		r.body(&patch)
-		if err := r.err(); err != nil || !reflect.DeepEqual(patch.OrganizationID, want) || patch.CanCreateCA != nil {
+		if err := r.err(); err != nil || !reflect.DeepEqual(patch, want) {
 			t.Errorf("%s: got %+v, %v", body, patch, err)
+		}
+	}
+}
+
+func TestNoTextIsWithoutLimit(t *testing.T) {
+	t.Parallel()
+	doc, err := loaded()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var limited func(where string, s *openapi3.Schema)
+	limited = func(where string, s *openapi3.Schema) {
+		for name, property := range s.Properties {
+			limited(where+" "+name, property.Value)
+		}
+		if s.Items != nil {
+			limited(where+" items", s.Items.Value)
+		}
+		if s.Type.Is(openapi3.TypeString) && s.MaxLength == nil && len(s.Enum) == 0 && !secret(s) {
+			t.Errorf("%s: a text without maxLength", where)
+		}
+		if s.Type.Is(openapi3.TypeArray) && s.MaxItems == nil {
+			t.Errorf("%s: a list without maxItems", where)
+		}
+	}
+	for path, item := range doc.Paths.Map() {
+		for method := range item.Operations() {
+			o := operationOf(doc, method, path)
+			// What is sent to log in is compared and not kept, and too long is just as wrong as any other.
+			if o.body != nil && path != "/api/v1/auth/token" {
+				limited(method+" "+path, o.body)
+			}
+			for _, p := range o.parameters {
+				if p.Value.In == "query" {
+					limited(method+" "+path+" "+p.Value.Name, p.Value.Schema.Value)
+				}
+			}
 		}
 	}
 }

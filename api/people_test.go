@@ -183,8 +183,10 @@ func TestUsers(t *testing.T) {
 	if o := alice.get("/api/v1/users/me"); o["email"] != "alice@acme.example" || o["organization_id"] != float64(acme) {
 		t.Errorf("after the patch: %v", o)
 	}
-	if o := root.call(http.StatusOK, "PATCH", path("/users/%d", aliceID), object{"organization_id": nil}).object(t); o["organization_id"] != nil {
-		t.Errorf("without organization: %v", o)
+	whole := alice.get("/api/v1/users/me")
+	whole["organization_id"], whole["email"] = nil, "alice@example.org"
+	if o := root.call(http.StatusOK, "PATCH", path("/users/%d", aliceID), whole).object(t); o["organization_id"] != float64(acme) || o["email"] != "alice@example.org" {
+		t.Errorf("null moved her: %v", o)
 	}
 	root.call(http.StatusBadRequest, "DELETE", "/api/v1/users/1", nil)
 	root.call(http.StatusNoContent, "DELETE", path("/users/%d", aliceID), nil)

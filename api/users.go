@@ -83,9 +83,7 @@ func (s *server) updateUser(w http.ResponseWriter, r *request) error {
 		Email: body.Email, Password: body.Password, Role: (*policy.Role)(body.Role), Active: body.IsActive,
 		CreateCA: body.CanCreateCA, CreateCert: body.CanCreateCert, RevokeCert: body.CanRevokeCert,
 		ExportPrivateKey: body.CanExportPrivateKey, DeleteCA: body.CanDeleteCA,
-	}
-	if body.OrganizationID.Set {
-		patch.Organization = &struct{ ID *int64 }{body.OrganizationID.ID}
+		OrganizationID: body.OrganizationID,
 	}
 	user, err := s.identity.UpdateUser(r.Context(), r.caller(), id, patch)
 	if err != nil {

@@ -382,10 +382,14 @@ type ClientInterface interface {
 
 	// RemoveMember Remove a user from an organization
 	//
+	// Withdraws the capabilities of the user.
+	//
 	// Corresponds with DELETE /api/v1/organizations/{organization_id}/users/{user_id} (the `RemoveMember` operationId).
 	RemoveMember(ctx context.Context, organizationID OrganizationID, userID UserID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// AddMember Add a user to an organization
+	//
+	// Superusers move anybody; an admin of the organization takes in ordinary users who belong to none and created nothing outside of this one.
 	//
 	// Corresponds with POST /api/v1/organizations/{organization_id}/users/{user_id} (the `AddMember` operationId).
 	AddMember(ctx context.Context, organizationID OrganizationID, userID UserID, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -436,7 +440,7 @@ type ClientInterface interface {
 
 	// UpdateUserWithBody Change a user
 	//
-	// Users change their own e-mail address and password; admins also the capabilities of ordinary users of their organization; superusers everything. A new password and deactivation end the sessions of the user. What is absent stays as it is; `organization_id: null` removes the user from the organization.
+	// Users change their own e-mail address and password; admins also the capabilities of ordinary users of their organization, and address and password of those who created nothing outside of it; superusers everything. A new password and deactivation end the sessions of the user. What is absent or null stays as it is; a membership ends with `DELETE /organizations/{organization_id}/users/{user_id}`.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -445,7 +449,7 @@ type ClientInterface interface {
 
 	// UpdateUser Change a user
 	//
-	// Users change their own e-mail address and password; admins also the capabilities of ordinary users of their organization; superusers everything. A new password and deactivation end the sessions of the user. What is absent stays as it is; `organization_id: null` removes the user from the organization.
+	// Users change their own e-mail address and password; admins also the capabilities of ordinary users of their organization, and address and password of those who created nothing outside of it; superusers everything. A new password and deactivation end the sessions of the user. What is absent or null stays as it is; a membership ends with `DELETE /organizations/{organization_id}/users/{user_id}`.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1163,6 +1167,8 @@ func (c *generated) ListMembers(ctx context.Context, organizationID Organization
 
 // RemoveMember Remove a user from an organization
 //
+// Withdraws the capabilities of the user.
+//
 // Corresponds with DELETE /api/v1/organizations/{organization_id}/users/{user_id} (the `RemoveMember` operationId).
 func (c *generated) RemoveMember(ctx context.Context, organizationID OrganizationID, userID UserID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRemoveMemberRequest(c.Server, organizationID, userID)
@@ -1177,6 +1183,8 @@ func (c *generated) RemoveMember(ctx context.Context, organizationID Organizatio
 }
 
 // AddMember Add a user to an organization
+//
+// Superusers move anybody; an admin of the organization takes in ordinary users who belong to none and created nothing outside of this one.
 //
 // Corresponds with POST /api/v1/organizations/{organization_id}/users/{user_id} (the `AddMember` operationId).
 func (c *generated) AddMember(ctx context.Context, organizationID OrganizationID, userID UserID, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1297,7 +1305,7 @@ func (c *generated) GetUser(ctx context.Context, userID UserID, reqEditors ...Re
 
 // UpdateUserWithBody Change a user
 //
-// Users change their own e-mail address and password; admins also the capabilities of ordinary users of their organization; superusers everything. A new password and deactivation end the sessions of the user. What is absent stays as it is; `organization_id: null` removes the user from the organization.
+// Users change their own e-mail address and password; admins also the capabilities of ordinary users of their organization, and address and password of those who created nothing outside of it; superusers everything. A new password and deactivation end the sessions of the user. What is absent or null stays as it is; a membership ends with `DELETE /organizations/{organization_id}/users/{user_id}`.
 //
 // Takes any type of body and a specified content type.
 //
@@ -1316,7 +1324,7 @@ func (c *generated) UpdateUserWithBody(ctx context.Context, userID UserID, conte
 
 // UpdateUser Change a user
 //
-// Users change their own e-mail address and password; admins also the capabilities of ordinary users of their organization; superusers everything. A new password and deactivation end the sessions of the user. What is absent stays as it is; `organization_id: null` removes the user from the organization.
+// Users change their own e-mail address and password; admins also the capabilities of ordinary users of their organization, and address and password of those who created nothing outside of it; superusers everything. A new password and deactivation end the sessions of the user. What is absent or null stays as it is; a membership ends with `DELETE /organizations/{organization_id}/users/{user_id}`.
 //
 // Takes a body of the `application/json` content type.
 //

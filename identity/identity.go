@@ -78,6 +78,9 @@ type Store interface {
 	UpdateUser(ctx context.Context, u User, e audit.Event) (User, error)
 	// DeleteUser removes the account and its sessions. Audit entries and created objects stay.
 	DeleteUser(ctx context.Context, id int64, e audit.Event) error
+	// CreatedOutside reports whether the user created a CA or a certificate that does not belong to this organization,
+	// be it another one's or nobody's. What is deleted, abandoned or not completed yet counts.
+	CreatedOutside(ctx context.Context, userID, organizationID int64) (bool, error)
 
 	CreateOrganization(ctx context.Context, o Organization, e audit.Event) (Organization, error)
 	Organization(ctx context.Context, id int64) (Organization, error)

@@ -87,7 +87,7 @@ func (s *Service) DeleteOrganization(ctx context.Context, caller policy.Caller, 
 }
 
 // AddMember makes a user a member. Superusers move anybody; an admin takes in ordinary users who belong to no
-// organization. A user who is a member already is returned unchanged.
+// organization and created nothing outside of this one. A user who is a member already is returned unchanged.
 func (s *Service) AddMember(ctx context.Context, caller policy.Caller, organizationID, userID int64) (User, error) {
 	if err := s.organizationExists(ctx, &organizationID); err != nil {
 		return User{}, err
@@ -101,13 +101,16 @@ func (s *Service) AddMember(ctx context.Context, caller policy.Caller, organizat
 		case !isSuperuser(caller) && (u.OrganizationID != nil || u.Role != policy.RoleUser):
 			return audit.Event{}, insufficient()
 		}
+		if err := s.mayOwn(ctx, caller, *u, organizationID); err != nil {
+			return audit.Event{}, err
+		}
 		u.OrganizationID = &organizationID
 		return aboutOrganization(by(ctx, caller, audit.OrgAddUser), organizationID, member(*u)), nil
 	})
 }
 
-// RemoveMember ends a membership. Superusers; an admin of the organization for its ordinary users. NotFound when
-// the user is no member.
+// RemoveMember ends a membership, and with it the capabilities that were given for it. Superusers; an admin of the
+// organization for its ordinary users. NotFound when the user is no member.
 func (s *Service) RemoveMember(ctx context.Context, caller policy.Caller, organizationID, userID int64) (User, error) {
 	if err := s.organizationExists(ctx, &organizationID); err != nil {
 		return User{}, err
@@ -121,8 +124,13 @@ func (s *Service) RemoveMember(ctx context.Context, caller policy.Caller, organi
 		case !isSuperuser(caller) && u.Role != policy.RoleUser:
 			return audit.Event{}, insufficient()
 		}
+		detail := member(*u)
+		if u.Capabilities != (policy.Capabilities{}) {
+			u.Capabilities = policy.Capabilities{}
+			detail += ", capabilities withdrawn"
+		}
 		u.OrganizationID = nil
-		return aboutOrganization(by(ctx, caller, audit.OrgRemoveUser), organizationID, member(*u)), nil
+		return aboutOrganization(by(ctx, caller, audit.OrgRemoveUser), organizationID, detail), nil
 	})
 }
 

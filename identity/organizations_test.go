@@ -1,6 +1,7 @@
 package identity_test
 
 import (
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -249,6 +250,55 @@ func TestWhoMayRemoveWhom(t *testing.T) {
 		wantVerdict(t, err, noUser)
 		_, err = w.RemoveMember(w.ctx, w.caller(row.caller), 99, w.cast["userNone"].ID)
 		wantVerdict(t, err, noOrganization)
+	}
+}
+
+func TestAnAdminDoesNotTakeInWhoCreatedObjectsElsewhere(t *testing.T) {
+	t.Parallel()
+	w := populated(t, nil)
+	w.store.Created(w.cast["userNone"].ID, w.a)
+	w.store.Created(w.cast["user2None"].ID, 0)
+	for _, target := range []string{"userNone", "user2None"} {
+		before, entries := w.user(target), len(w.trail(""))
+		_, err := w.AddMember(w.ctx, w.caller("adminB"), w.b, before.ID)
+		wantVerdict(t, err, insufficient)
+		if after := w.user(target); after != before || len(w.trail("")) != entries {
+			t.Errorf("%s became %+v", target, after)
+		}
+	}
+	_, err := w.AddMember(w.ctx, w.caller("adminA"), w.a, w.cast["userNone"].ID)
+	wantVerdict(t, err, granted) // back to where it is theirs already
+	for _, target := range []string{"userNone", "user2None"} {
+		_, err := w.AddMember(w.ctx, w.caller("superNone"), w.b, w.cast[target].ID)
+		wantVerdict(t, err, granted)
+	}
+}
+
+func TestWhatWasGivenForAMembershipEndsWithIt(t *testing.T) {
+	t.Parallel()
+	for _, caller := range []string{"adminA", "superNone"} {
+		w := populated(t, nil)
+		for target, p := range map[string]identity.UserPatch{
+			"userA":   {CreateCA: ptr(true), CreateCert: ptr(true), RevokeCert: ptr(true), ExportPrivateKey: ptr(true), DeleteCA: ptr(true)},
+			"userA2A": {},
+		} {
+			id := w.cast[target].ID
+			if _, err := w.UpdateUser(w.ctx, w.caller("adminA"), id, p); err != nil {
+				t.Fatal(err)
+			}
+			u, err := w.RemoveMember(w.ctx, w.caller(caller), w.a, id)
+			wantVerdict(t, err, granted)
+			if u.Capabilities != (policy.Capabilities{}) || u != w.user(target) {
+				t.Errorf("%s removed by %s: %+v", target, caller, u)
+			}
+			want := fmt.Sprintf("%s (user %d)", target, id)
+			if target == "userA" {
+				want += ", capabilities withdrawn"
+			}
+			if e := w.last(audit.OrgRemoveUser); e.Detail != want {
+				t.Errorf("recorded as %q, want %q", e.Detail, want)
+			}
+		}
 	}
 }
 

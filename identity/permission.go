@@ -1,6 +1,8 @@
 package identity
 
 import (
+	"context"
+
 	"signet/fault"
 	"signet/policy"
 )
@@ -25,7 +27,7 @@ func maySee(c policy.Caller, u User) bool {
 // mayPatch decides who may change what of an account. An admin never touches another admin or a superuser: whoever
 // sets a password or an e-mail address owns the account.
 func mayPatch(c policy.Caller, u User, p UserPatch) bool {
-	standing := p.Role != nil || p.Active != nil || p.Organization != nil
+	standing := p.Role != nil || p.Active != nil || p.OrganizationID != nil
 	switch {
 	case isSuperuser(c):
 		return true
@@ -35,6 +37,23 @@ func mayPatch(c policy.Caller, u User, p UserPatch) bool {
 		return !standing
 	}
 	return false
+}
+
+// mayOwn decides whether c may become the owner of u's account, or u's administrator. The creator of an object keeps
+// access to it wherever the creator goes, so whoever owns the account of somebody who created objects outside of the
+// organization owns objects outside of it.
+func (s *Service) mayOwn(ctx context.Context, c policy.Caller, u User, organization int64) error {
+	if isSuperuser(c) || c.UserID == u.ID {
+		return nil
+	}
+	outside, err := s.store.CreatedOutside(ctx, u.ID, organization)
+	if err != nil {
+		return err
+	}
+	if outside {
+		return insufficient()
+	}
+	return nil
 }
 
 // mayEnter decides who may read an organization and its members.

@@ -47,12 +47,12 @@ type Registration struct {
 	BootstrapToken string // as printed at the first start; "" when none was sent
 }
 
-// UserPatch is a partial update. Nil fields stay as they are. Organization: Set with a nil ID clears it.
+// UserPatch is a partial update. Nil fields stay as they are.
 type UserPatch struct {
 	Email, Password                                              *string
 	Role                                                         *policy.Role
 	Active                                                       *bool
-	Organization                                                 *struct{ ID *int64 }
+	OrganizationID                                               *int64
 	CreateCA, CreateCert, RevokeCert, ExportPrivateKey, DeleteCA *bool
 }
 

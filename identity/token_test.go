@@ -59,7 +59,7 @@ func TestAuthenticateReadsEverythingFromTheDatabase(t *testing.T) {
 	w := populated(t, nil)
 	access := w.login("userA", password).Access
 	if _, err := w.UpdateUser(w.ctx, w.caller("superNone"), w.cast["userA"].ID, identity.UserPatch{
-		Role: ptr(policy.RoleAdmin), CreateCA: ptr(true), Organization: &struct{ ID *int64 }{&w.b}}); err != nil {
+		Role: ptr(policy.RoleAdmin), CreateCA: ptr(true), OrganizationID: &w.b}); err != nil {
 		t.Fatal(err)
 	}
 	s := w.session(access)
@@ -257,7 +257,7 @@ func TestAnAccessTokenOutlivesWhatItDoesNotStandFor(t *testing.T) {
 	w := populated(t, nil)
 	access := w.login("userA", password).Access
 	for _, p := range []identity.UserPatch{
-		{Email: ptr("new@example.org")}, {Role: ptr(policy.RoleAdmin)}, {CreateCert: ptr(true)}, {Organization: &struct{ ID *int64 }{}},
+		{Email: ptr("new@example.org")}, {Role: ptr(policy.RoleAdmin)}, {CreateCert: ptr(true)}, {OrganizationID: &w.b},
 	} {
 		if _, err := w.UpdateUser(w.ctx, w.caller("superNone"), w.cast["userA"].ID, p); err != nil {
 			t.Fatal(err)

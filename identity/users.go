@@ -38,9 +38,10 @@ func (s *Service) User(ctx context.Context, caller policy.Caller, id int64) (Use
 }
 
 // UpdateUser changes an account. Users change their own e-mail address and password; an admin also the capabilities
-// of ordinary users of the own organization; superusers everything, except that they cannot demote or deactivate
-// themselves: so one superuser alone cannot leave the system without any. A new password, and deactivation, end
-// the user's sessions.
+// of ordinary users of the own organization, but not address and password of one who created objects outside of it;
+// superusers everything, except that they cannot demote or deactivate themselves: so one superuser alone cannot leave
+// the system without any. Who is moved to another organization keeps the capabilities. A new password, and
+// deactivation, end the user's sessions.
 func (s *Service) UpdateUser(ctx context.Context, caller policy.Caller, id int64, p UserPatch) (User, error) {
 	if err := p.check(); err != nil {
 		return User{}, err
@@ -49,12 +50,10 @@ func (s *Service) UpdateUser(ctx context.Context, caller policy.Caller, id int64
 	if err != nil {
 		return User{}, err
 	}
-	if p.Organization != nil {
-		if err := s.organizationExists(ctx, p.Organization.ID); err != nil {
-			return User{}, err
-		}
+	if err := s.organizationExists(ctx, p.OrganizationID); err != nil {
+		return User{}, err
 	}
-	if err := p.permit(caller, u); err != nil {
+	if err := s.permit(ctx, caller, u, p); err != nil {
 		return User{}, err
 	}
 	var hash string
@@ -64,24 +63,19 @@ func (s *Service) UpdateUser(ctx context.Context, caller policy.Caller, id int64
 		}
 	}
 	return s.change(ctx, id, func(u *User) (audit.Event, error) {
-		if err := p.permit(caller, *u); err != nil { // the target may have been promoted or moved meanwhile
+		if err := s.permit(ctx, caller, *u, p); err != nil { // the target may have been promoted or moved meanwhile
 			return audit.Event{}, err
 		}
-		before := u.OrganizationID
 		fields := p.apply(u, hash)
 		if len(fields) == 0 {
 			return audit.Event{}, errUnchanged
 		}
-		e := aboutUser(by(ctx, caller, audit.UserUpdate), *u, "changed "+strings.Join(fields, ", "))
-		if e.OrganizationID == nil {
-			e.OrganizationID = before
-		}
-		return e, nil
+		return aboutUser(by(ctx, caller, audit.UserUpdate), *u, "changed "+strings.Join(fields, ", ")), nil
 	})
 }
 
-// permit decides whether the caller may apply p to u.
-func (p UserPatch) permit(caller policy.Caller, u User) error {
+// permit returns nil when the caller may apply p to u.
+func (s *Service) permit(ctx context.Context, caller policy.Caller, u User, p UserPatch) error {
 	if !mayPatch(caller, u, p) {
 		return insufficient()
 	}
@@ -89,6 +83,9 @@ func (p UserPatch) permit(caller policy.Caller, u User) error {
 	deactivated := p.Active != nil && !*p.Active
 	if isSuperuser(caller) && caller.UserID == u.ID && (demoted || deactivated) {
 		return fault.New(fault.Invalid, "Superusers cannot demote or deactivate their own account")
+	}
+	if (p.Email != nil || p.Password != nil) && u.OrganizationID != nil {
+		return s.mayOwn(ctx, caller, u, *u.OrganizationID)
 	}
 	return nil
 }
@@ -116,9 +113,9 @@ func (p UserPatch) apply(u *User, hash string) (fields []string) {
 		fields = append(fields, fmt.Sprintf("is_active to %t", u.Active))
 	}
 	deactivated = deactivated && !u.Active
-	if p.Organization != nil && !sameOrganization(u.OrganizationID, p.Organization.ID) && (u.OrganizationID != nil || p.Organization.ID != nil) {
-		fields = append(fields, "organization_id to "+show(p.Organization.ID))
-		u.OrganizationID = p.Organization.ID
+	if p.OrganizationID != nil && !sameOrganization(u.OrganizationID, p.OrganizationID) {
+		u.OrganizationID = p.OrganizationID
+		fields = append(fields, fmt.Sprintf("organization_id to %d", *u.OrganizationID))
 	}
 	for _, c := range []struct {
 		name string
@@ -148,13 +145,6 @@ func set[T comparable](have, want *T) bool {
 	}
 	*have = *want
 	return true
-}
-
-func show(id *int64) string {
-	if id == nil {
-		return "none"
-	}
-	return fmt.Sprint(*id)
 }
 
 // DeleteUser removes an account and ends its sessions. Superusers only, and never their own.

@@ -1,6 +1,7 @@
 package identity_test
 
 import (
+	"cmp"
 	"strings"
 	"sync"
 	"testing"
@@ -72,7 +73,7 @@ func (w *world) patches(target identity.User) map[byte][]identity.UserPatch {
 		'p': {{Password: ptr(password)}},
 		'c': {{CreateCA: &c.CreateCA}, {CreateCert: &c.CreateCert}, {RevokeCert: &c.RevokeCert},
 			{ExportPrivateKey: &c.ExportPrivateKey}, {DeleteCA: &c.DeleteCA}},
-		's': {{Role: &target.Role}, {Active: ptr(true)}, {Organization: &struct{ ID *int64 }{target.OrganizationID}}},
+		's': {{Role: &target.Role}, {Active: ptr(true)}, {OrganizationID: cmp.Or(target.OrganizationID, &w.a)}},
 	}
 }
 
@@ -119,7 +120,7 @@ func TestAPatchIsGrantedAsAWholeOrNotAtAll(t *testing.T) {
 	for name, p := range map[string]identity.UserPatch{
 		"role":       {Email: ptr("x@example.org"), Role: ptr(policy.RoleSuperuser)},
 		"activity":   {Password: ptr(newPassword), Active: ptr(true)},
-		"membership": {Email: ptr("x@example.org"), Organization: &struct{ ID *int64 }{&w.b}},
+		"membership": {Email: ptr("x@example.org"), OrganizationID: &w.b},
 		"capability": {Email: ptr("x@example.org"), CreateCA: ptr(true)},
 	} {
 		before := w.user("adminA")
@@ -136,7 +137,7 @@ func TestPatchStoresWhatItNames(t *testing.T) {
 	w := populated(t, nil)
 	u, err := w.UpdateUser(w.ctx, w.caller("superNone"), w.cast["userA"].ID, identity.UserPatch{
 		Email: ptr("ada@example.org"), Password: ptr(newPassword), Role: ptr(policy.RoleAdmin), Active: ptr(false),
-		Organization: &struct{ ID *int64 }{&w.b}, CreateCA: ptr(true), CreateCert: ptr(true), RevokeCert: ptr(true),
+		OrganizationID: &w.b, CreateCA: ptr(true), CreateCert: ptr(true), RevokeCert: ptr(true),
 		ExportPrivateKey: ptr(true), DeleteCA: ptr(true),
 	})
 	if err != nil {
@@ -156,16 +157,78 @@ func TestPatchStoresWhatItNames(t *testing.T) {
 		t.Errorf("recorded as %+v", e)
 	}
 
-	u, err = w.UpdateUser(w.ctx, w.caller("superNone"), u.ID, identity.UserPatch{Organization: &struct{ ID *int64 }{}, DeleteCA: ptr(false)})
+	u, err = w.UpdateUser(w.ctx, w.caller("superNone"), u.ID, identity.UserPatch{OrganizationID: &w.a, DeleteCA: ptr(false)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if u.OrganizationID != nil || u.Capabilities.DeleteCA || !u.Capabilities.CreateCA || u.TokenEpoch != 1 {
+	all.DeleteCA = false // a move alone withdraws nothing
+	if *u.OrganizationID != w.a || u.Capabilities != all || u.TokenEpoch != 1 {
 		t.Errorf("stored %+v", u)
 	}
-	// The organization that loses the user may read of it.
-	if e := w.last(audit.UserUpdate); e.Detail != "changed organization_id to none, can_delete_ca to false" || *e.OrganizationID != w.b {
+	if e := w.last(audit.UserUpdate); e.Detail != "changed organization_id to 1, can_delete_ca to false" || *e.OrganizationID != w.a {
 		t.Errorf("recorded as %+v", e)
+	}
+}
+
+func TestAnAdminDoesNotTakeOverWhoCreatedObjectsElsewhere(t *testing.T) {
+	t.Parallel()
+	for _, elsewhere := range []string{"in another organization", "in no organization"} {
+		w := populated(t, nil)
+		u := w.cast["userA"]
+		w.store.Created(u.ID, w.a)
+		w.store.Created(w.cast["userB"].ID, w.b)
+		_, err := w.UpdateUser(w.ctx, w.caller("adminA"), u.ID, identity.UserPatch{Email: ptr("first@example.org")})
+		wantVerdict(t, err, granted)
+
+		w.store.Created(u.ID, map[string]int64{"in another organization": w.b}[elsewhere])
+		for _, p := range []identity.UserPatch{
+			{Password: ptr(newPassword)}, {Email: ptr("taken@example.org")}, {Password: ptr(newPassword), CreateCA: ptr(true)},
+		} {
+			before := w.user("userA")
+			_, err := w.UpdateUser(w.ctx, w.caller("adminA"), u.ID, p)
+			wantVerdict(t, err, insufficient)
+			if after := w.user("userA"); after != before {
+				t.Errorf("%s: the account became %+v", elsewhere, after)
+			}
+		}
+		for caller, p := range map[string]identity.UserPatch{
+			"adminA": {CreateCA: ptr(true)}, "userA": {Email: ptr("ada@example.org"), Password: ptr(newPassword)},
+			"superNone": {Email: ptr("again@example.org"), Password: ptr(password)}, "server": {Password: ptr(newPassword)},
+		} {
+			_, err := w.UpdateUser(w.ctx, w.caller(caller), u.ID, p)
+			if got := verdict(err); got != granted {
+				t.Errorf("%s: %s patches: %s", elsewhere, caller, got)
+			}
+		}
+	}
+}
+
+func TestATakeOverIsJudgedAgainWhenTheTargetHasCreatedSomethingMeanwhile(t *testing.T) {
+	t.Parallel()
+	w := populated(t, nil)
+	w.meanwhile("UpdateUser", func() {
+		u := w.user("userA")
+		w.store.Created(u.ID, w.b)
+		if _, err := w.store.UpdateUser(w.ctx, u, audit.Event{}); err != nil {
+			t.Error(err)
+		}
+	})
+	_, err := w.UpdateUser(w.ctx, w.caller("adminA"), w.cast["userA"].ID, identity.UserPatch{Password: ptr(newPassword)})
+	wantVerdict(t, err, insufficient)
+	w.login("userA", password)
+}
+
+func TestATakeOverIsRefusedWhenNobodyKnowsWhatTheTargetCreated(t *testing.T) {
+	t.Parallel()
+	w := populated(t, nil)
+	w.away("CreatedOutside")
+	_, err := w.UpdateUser(w.ctx, w.caller("adminA"), w.cast["userA"].ID, identity.UserPatch{Password: ptr(newPassword)})
+	wantVerdict(t, err, verdict(errAway))
+	_, err = w.AddMember(w.ctx, w.caller("adminA"), w.a, w.cast["userNone"].ID)
+	wantVerdict(t, err, verdict(errAway))
+	w.login("userA", password)
+	if u := w.user("userNone"); u.OrganizationID != nil {
+		t.Errorf("the account became %+v", u)
 	}
 }
 
@@ -174,7 +237,7 @@ func TestAPatchThatChangesNothingIsNotRecorded(t *testing.T) {
 	w := populated(t, nil)
 	u, before := w.cast["userA"], len(w.trail(""))
 	got, err := w.UpdateUser(w.ctx, w.caller("superNone"), u.ID, identity.UserPatch{
-		Email: &u.Email, Role: &u.Role, Active: &u.Active, Organization: &struct{ ID *int64 }{&w.a}, CreateCA: ptr(false)})
+		Email: &u.Email, Role: &u.Role, Active: &u.Active, OrganizationID: &w.a, CreateCA: ptr(false)})
 	if err != nil || got != u || len(w.trail("")) != before {
 		t.Errorf("got %+v, %v", got, err)
 	}
@@ -192,8 +255,8 @@ func TestPatchRefuses(t *testing.T) {
 		{"a superuser demotes the own account", "superNone", "superNone", identity.UserPatch{Role: ptr(policy.RoleAdmin)}, own},
 		{"a superuser deactivates the own account", "superA", "superA", identity.UserPatch{Active: ptr(false)}, own},
 		{"a taken address", "superNone", "userA", identity.UserPatch{Email: ptr("userB@example.org")}, "invalid: Email already registered"},
-		{"an unknown organization", "superNone", "userA", identity.UserPatch{Organization: &struct{ ID *int64 }{ptr(int64(99))}}, noOrganization},
-		{"an unknown organization, by somebody who may not", "userA", "userA", identity.UserPatch{Organization: &struct{ ID *int64 }{ptr(int64(99))}}, noOrganization},
+		{"an unknown organization", "superNone", "userA", identity.UserPatch{OrganizationID: ptr(int64(99))}, noOrganization},
+		{"an unknown organization, by somebody who may not", "userA", "userA", identity.UserPatch{OrganizationID: ptr(int64(99))}, noOrganization},
 		{"a malformed address", "userA", "userA", identity.UserPatch{Email: ptr("ada")}, malformed},
 		{"a short password", "userA", "userA", identity.UserPatch{Password: ptr("1234567")}, malformed},
 		{"a long password", "userA", "userA", identity.UserPatch{Password: ptr(strings.Repeat("p", 73))}, malformed},

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"strings"
 	"time"
 
@@ -245,6 +246,17 @@ func (db *DB) DeleteUser(ctx context.Context, id int64, e audit.Event) error {
 		}
 		return db.append(tx, e, id)
 	})
+}
+
+// CreatedOutside implements identity.Store. The indexes by creator serve it.
+func (db *DB) CreatedOutside(ctx context.Context, userID, organizationID int64) (bool, error) {
+	var outside bool
+	err := db.read(ctx, "CreatedOutside", func(q *gorm.DB) error {
+		return q.Raw(`SELECT EXISTS (SELECT 1 FROM certificate_authorities WHERE created_by = @user AND organization_id IS DISTINCT FROM @organization)
+			OR EXISTS (SELECT 1 FROM certificates WHERE created_by = @user AND organization_id IS DISTINCT FROM @organization)`,
+			sql.Named("user", userID), sql.Named("organization", organizationID)).Scan(&outside).Error
+	})
+	return outside, err
 }
 
 // SetBootstrapToken implements identity.Store.

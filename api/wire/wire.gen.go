@@ -584,7 +584,7 @@ type UserCreate struct {
 	Username string `json:"username"`
 }
 
-// UserPatch What is absent stays as it is.
+// UserPatch What is absent or null stays as it is.
 type UserPatch struct {
 	// CanCreateCA May create CAs.
 	CanCreateCA *bool `json:"can_create_ca,omitempty"`
@@ -605,8 +605,8 @@ type UserPatch struct {
 	// IsActive Whether the user may log in.
 	IsActive *bool `json:"is_active,omitempty"`
 
-	// OrganizationID null removes the user from the organization.
-	OrganizationID OptionalID `json:"organization_id,omitempty,omitzero"`
+	// OrganizationID Organization to belong to.
+	OrganizationID *int64 `json:"organization_id,omitempty"`
 
 	// Password 8 characters to 72 octets.
 	Password *string `json:"password,omitempty"`

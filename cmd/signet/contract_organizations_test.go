@@ -20,6 +20,8 @@ func TestContractOrganizations(t *testing.T) {
 		{"GET and PUT are for the organization's own people and superusers", readAndChangeOrganizations},
 		{"delete is the superuser's, and 400 while it has users", deleteOrganizations},
 		{"an admin cannot pull another organization's users in", membership},
+		{"an admin cannot take over who created objects elsewhere", creatorsAreNotTakenOver},
+		{"what was given for a membership ends with it", grantsEndWithMembership},
 		{"GET /organizations/{id}/users lists the members to members", listMembers},
 		{"a user without organization sees nothing but what they created", loners},
 		{"objects belong to the CA's organization", objectsBelongToTheCA},
@@ -116,6 +118,62 @@ func membership(t *testing.T, w *world) {
 	expect(t, root.ask("POST", path(moved), nil).want(http.StatusOK).object(), object{"organization_id": own})
 	root.ask("POST", fmt.Sprintf("/api/v1/organizations/%d/users/999999", own), nil).refused(http.StatusNotFound, "")
 	root.ask("POST", fmt.Sprintf("/api/v1/organizations/999999/users/%d", moved.id), nil).refused(http.StatusNotFound, "")
+}
+
+// creatorsAreNotTakenOver: the creator of an object keeps access to it wherever the creator goes, so whoever owns the
+// creator's account owns the object.
+func creatorsAreNotTakenOver(t *testing.T, w *world) {
+	root, a, b := w.root(t), w.organization(t), w.organization(t)
+	adminA, adminB := w.member(t, "admin", a, nil), w.member(t, "admin", b, nil)
+	alice := w.member(t, "user", a, object{"can_create_ca": true, "can_create_cert": true})
+	authority := alice.ca(w.unique("treasure"), nil).want(http.StatusCreated).id()
+	account := fmt.Sprintf("/api/v1/users/%d", alice.id)
+	membership := func(organization int64) string {
+		return fmt.Sprintf("/api/v1/organizations/%d/users/%d", organization, alice.id)
+	}
+
+	adminA.ask("PATCH", account, object{"email": w.unique("own") + "@example.com"}).want(http.StatusOK)
+	adminA.ask("DELETE", membership(a), nil).want(http.StatusOK)
+	adminB.ask("POST", membership(b), nil).refused(http.StatusForbidden, "Insufficient permissions")
+	expect(t, root.ask("GET", account, nil).object(), object{"organization_id": nil})
+
+	root.ask("POST", membership(b), nil).want(http.StatusOK)
+	for _, change := range []object{{"password": "taken over now"}, {"email": w.unique("taken") + "@example.com"}, {"password": "taken over now", "can_create_ca": true}} {
+		adminB.ask("PATCH", account, change).refused(http.StatusForbidden, "Insufficient permissions")
+	}
+	alice = alice.logIn(alice.name, alice.password)
+	alice.issue(authority, "still-hers.example", "server", nil).want(http.StatusCreated)
+	adminB.ask("GET", fmt.Sprintf("/api/v1/cas/%d", authority), nil).refused(http.StatusForbidden, "Insufficient permissions")
+	expect(t, adminB.ask("PATCH", account, object{"can_create_ca": true}).want(http.StatusOK).object(), object{"can_create_ca": true})
+	alice.ask("PATCH", account, object{"password": "her own choice"}).want(http.StatusOK)
+
+	// A CA that is deleted was created all the same.
+	root.ask("DELETE", fmt.Sprintf("/api/v1/cas/%d", authority), nil).want(http.StatusNoContent)
+	adminB.ask("PATCH", account, object{"password": "taken over now"}).refused(http.StatusForbidden, "Insufficient permissions")
+	root.ask("PATCH", account, object{"password": "a superuser's choice", "email": w.unique("reset") + "@example.com", "can_create_ca": false}).want(http.StatusOK)
+	alice.logIn(alice.name, "a superuser's choice")
+	root.ask("DELETE", membership(b), nil).want(http.StatusOK)
+	adminA.ask("POST", membership(a), nil).want(http.StatusOK)
+}
+
+func grantsEndWithMembership(t *testing.T, w *world) {
+	root, own, other := w.root(t), w.organization(t), w.organization(t)
+	admin := w.member(t, "admin", own, nil)
+	grants, none := object{}, object{}
+	for _, name := range capabilities {
+		grants[name], none[name] = true, false
+	}
+	for _, remover := range []party{admin, root} {
+		p := w.member(t, "user", own, grants)
+		removed := remover.ask("DELETE", fmt.Sprintf("/api/v1/organizations/%d/users/%d", own, p.id), nil).want(http.StatusOK).object()
+		expect(t, removed, none)
+		expect(t, removed, object{"organization_id": nil})
+		p.ca(w.unique("root"), nil).refused(http.StatusForbidden, "Insufficient permissions")
+		entry := root.audit("action=org_remove_user&limit=1&resource_id=%d", own)[0]
+		equal(t, "detail", entry["detail"], any(fmt.Sprintf("%s (user %d), capabilities withdrawn", p.name, p.id)))
+	}
+	moved := w.member(t, "user", own, grants)
+	expect(t, root.ask("PATCH", fmt.Sprintf("/api/v1/users/%d", moved.id), object{"organization_id": other}).want(http.StatusOK).object(), grants)
 }
 
 func listMembers(t *testing.T, w *world) {

@@ -23,7 +23,7 @@ func TestContractUsers(t *testing.T) {
 		{"GET /users/{id} is for the user, an admin of the organization and superusers", whoSeesAUser},
 		{"PATCH by the user: email and password alone", patchSelf},
 		{"PATCH by an admin: only ordinary users of the own organization, also capabilities", patchByAdmin},
-		{"PATCH by a superuser: also role, is_active, organization_id", patchBySuperuser},
+		{"PATCH by a superuser: also role, is_active, organization_id; null is unchanged", patchBySuperuser},
 		{"an admin never changes a superuser, another admin or another organization's user", adminsNeverReachUp},
 		{"DELETE is the superuser's; the own account is 400", deleteUsers},
 		{"a deleted user's objects and audit trail stay", deletedUsersLeaveATrail},
@@ -190,12 +190,12 @@ func patchSelf(t *testing.T, w *world) {
 		path := fmt.Sprintf("/api/v1/users/%d", p.id)
 		email := w.unique("new") + "@example.com"
 		expect(t, p.ask("PATCH", path, object{"email": email}).want(http.StatusOK).object(), object{"email": email})
-		for _, change := range []object{{"role": "superuser"}, {"is_active": true}, {"organization_id": w.organization(t)}, {"organization_id": nil},
+		for _, change := range []object{{"role": "superuser"}, {"is_active": true}, {"organization_id": w.organization(t)}, {"organization_id": organization},
 			{"can_create_ca": true}, {"can_export_private_key": true}, {"email": "x@example.com", "role": "admin"}} {
 			p.ask("PATCH", path, change).refused(http.StatusForbidden, "Insufficient permissions")
 		}
 		expect(t, p.ask("GET", path, nil).object(), object{"email": email, "role": role, "organization_id": organization, "can_create_ca": false})
-		p.ask("PATCH", path, object{"password": "another password"}).want(http.StatusOK)
+		p.ask("PATCH", path, object{"password": "another password", "role": nil, "organization_id": nil, "can_create_ca": nil}).want(http.StatusOK)
 	}
 }
 
@@ -210,7 +210,7 @@ func patchByAdmin(t *testing.T, w *world) {
 	}
 	email := w.unique("mail") + "@example.com"
 	admin.ask("PATCH", path, object{"email": email, "password": "another password"}).want(http.StatusOK)
-	for _, change := range []object{{"role": "admin"}, {"is_active": false}, {"organization_id": w.organization(t)}, {"organization_id": nil}} {
+	for _, change := range []object{{"role": "admin"}, {"is_active": false}, {"organization_id": w.organization(t)}, {"organization_id": own}} {
 		admin.ask("PATCH", path, change).refused(http.StatusForbidden, "Insufficient permissions")
 	}
 }
@@ -220,13 +220,16 @@ func patchBySuperuser(t *testing.T, w *world) {
 	p := w.member(t, "user", 0, nil)
 	path := fmt.Sprintf("/api/v1/users/%d", p.id)
 	for _, change := range []object{{"organization_id": organization}, {"role": "admin"}, {"is_active": false}, {"is_active": true},
-		{"can_delete_ca": true, "can_create_ca": true}, {"organization_id": nil}, {"role": "superuser"}} {
+		{"can_delete_ca": true, "can_create_ca": true}, {"organization_id": w.organization(t), "can_create_ca": false}, {"role": "superuser"}} {
 		expect(t, root.ask("PATCH", path, change).want(http.StatusOK).object(), change)
 		expect(t, root.ask("GET", path, nil).object(), change)
 	}
 	root.ask("PATCH", path, object{"organization_id": 999999}).refused(http.StatusNotFound, "")
 	before := root.ask("GET", path, nil).object()
-	expect(t, root.ask("PATCH", path, object{}).want(http.StatusOK).object(), before)
+	expect(t, before, object{"can_delete_ca": true})
+	for _, nothing := range []object{{}, {"organization_id": nil}, {"email": nil, "password": nil, "role": nil, "is_active": nil, "can_delete_ca": nil}, before} {
+		expect(t, root.ask("PATCH", path, nothing).want(http.StatusOK).object(), before)
+	}
 }
 
 func adminsNeverReachUp(t *testing.T, w *world) {

@@ -31,6 +31,7 @@ type Memory struct {
 	organizations    map[int64]identity.Organization
 	refresh          map[string]*refreshToken // by hash
 	revoked          map[string]time.Time     // jti -> when its token expires
+	created          []creation
 	trail            []audit.Entry
 }
 
@@ -38,6 +39,9 @@ type refreshToken struct {
 	identity.RefreshToken
 	spent bool // used or revoked
 }
+
+// creation says that a user created an object of an organization, or of none.
+type creation struct{ user, organization int64 }
 
 var _ identity.Store = (*Memory)(nil)
 

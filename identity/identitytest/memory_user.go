@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -159,6 +160,22 @@ func (m *Memory) DeleteUser(ctx context.Context, id int64, e audit.Event) error 
 	maps.DeleteFunc(m.refresh, func(_ string, t *refreshToken) bool { return t.UserID == id })
 	m.append(e, id)
 	return nil
+}
+
+// Created notes that a user created a CA or a certificate of an organization; 0 is none.
+func (m *Memory) Created(userID, organizationID int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.created = append(m.created, creation{userID, organizationID})
+}
+
+// CreatedOutside implements identity.Store. The only objects it knows are those of [Memory.Created].
+func (m *Memory) CreatedOutside(ctx context.Context, userID, organizationID int64) (bool, error) {
+	if err := m.begin(ctx, "CreatedOutside"); err != nil {
+		return false, err
+	}
+	defer m.mu.Unlock()
+	return slices.ContainsFunc(m.created, func(c creation) bool { return c.user == userID && c.organization != organizationID }), nil
 }
 
 // CreateRefreshToken implements identity.Store.

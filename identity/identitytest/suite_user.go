@@ -260,6 +260,13 @@ var userTests = map[string]func(f fixture){
 }
 
 var organizationTests = map[string]func(f fixture){
+	"of somebody who created nothing has nothing outside": func(f fixture) {
+		for _, id := range []int64{f.user().ID, 99} {
+			outside, err := f.s.CreatedOutside(f.Context(), id, f.organization().ID)
+			f.ok(err)
+			f.equal(outside, false)
+		}
+	},
 	"keeps every field": func(f fixture) {
 		want := identity.Organization{Name: "Zürich & Co", Description: ptr("for tests"), CreatedAt: now, UpdatedAt: now}
 		got, err := f.createOrganization(want.Name)
