@@ -204,3 +204,21 @@ func TestCheckIsARealSignature(t *testing.T) { // not parallel, see elsewhere
 		t.Errorf("check of a token that lost its keys: %v", err)
 	}
 }
+
+// Not parallel: no other token may hold the module.
+func TestAFailedOpenLetsGoOfTheModule(t *testing.T) {
+	cfg := softhsmtest.Token(t)
+	for name, change := range map[string]func(*keystore.Config){
+		"wrong PIN":   func(c *keystore.Config) { c.PIN = "a wrong PIN" },
+		"wrong label": func(c *keystore.Config) { c.Token = "nobody" },
+	} {
+		other := cfg
+		change(&other)
+		if _, err := keystore.Open(t.Context(), other); err == nil {
+			t.Errorf("%s is accepted", name)
+		}
+		if keystore.Initialized(cfg.Module) {
+			t.Errorf("%s: the module stays initialized", name)
+		}
+	}
+}

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/miekg/pkcs11"
+
 	"signet/keystore"
 	"signet/softhsm/softhsmtest"
 )
@@ -106,5 +108,26 @@ func TestKeyEncryptionKeysOfTwoProcessesCoexist(t *testing.T) {
 		if id := again[2 : 2+int(again[1])]; bytes.Compare(id, sealed[0][2:2+len(id)]) > 0 || bytes.Compare(id, sealed[1][2:2+len(id)]) > 0 {
 			t.Errorf("a later process seals under %x, which is not the lowest id", id)
 		}
+	}
+}
+
+func TestTwoSecretKeysUnderOneIDAreRefused(t *testing.T) {
+	t.Parallel()
+	token, cfg := open(t)
+	sealed, err := token.Seal(t.Context(), []byte("secret"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := sealed[2 : 2+int(sealed[1])]
+	if err := token.Raw(t.Context(), func(p *pkcs11.Ctx, s pkcs11.SessionHandle) error {
+		_, err := p.GenerateKey(s, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_KEY_GEN, nil)}, []*pkcs11.Attribute{
+			pkcs11.NewAttribute(pkcs11.CKA_VALUE_LEN, 32), pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true), pkcs11.NewAttribute(pkcs11.CKA_ID, id),
+		})
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openAs(t, cfg).Unseal(t.Context(), sealed, nil); !errors.Is(err, keystore.ErrMismatch) {
+		t.Errorf("two keys under the id of the key-encryption key: %v", err)
 	}
 }
