@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"signet/audit"
@@ -89,6 +90,7 @@ type Authority struct {
 	publisher publisher
 	keygen    chan struct{} // bounds the leaf keys being made at once
 	issuers   sync.Map      // CA id -> *signer.Issuer; a CA's certificate and key never change
+	pause     atomic.Int64  // until then (Unix nanoseconds) nothing is reserved: the token has just failed to sign
 }
 
 // New returns an Authority. It does nothing until it is called; start Run for its background work.
@@ -96,6 +98,21 @@ func New(cfg Config) *Authority {
 	a := &Authority{cfg: cfg, keygen: make(chan struct{}, runtime.GOMAXPROCS(0))}
 	a.publisher = publisher{publish: a.publishCRL, next: map[int64]chan struct{}{}, running: map[int64]bool{}}
 	return a
+}
+
+// tokenPause is how long nothing is reserved after the token failed to sign. A reservation that cannot be signed costs
+// a serial in the CRLs to come.
+const tokenPause = 250 * time.Millisecond
+
+var errTokenAway = &fault.Error{Code: fault.Unavailable, Message: "the signing token is not available", RetryAfter: time.Second}
+
+// tokenSigns refuses while the token is known not to sign.
+func (a *Authority) tokenSigns() error {
+	if a.cfg.Now().UnixNano() < a.pause.Load() {
+		a.refused("token")
+		return errTokenAway
+	}
+	return nil
 }
 
 // issuer returns what signs for a CA.
@@ -171,7 +188,8 @@ func (a *Authority) refuse(err error) error {
 		return fault.Wrap(fault.Invalid, lint.Error(), nil)
 	case errors.Is(err, signer.ErrKey):
 		a.refused("token")
-		return &fault.Error{Code: fault.Unavailable, Message: "the signing token is not available", RetryAfter: time.Second, Err: err}
+		a.pause.Store(a.cfg.Now().Add(tokenPause).UnixNano())
+		return &fault.Error{Code: errTokenAway.Code, Message: errTokenAway.Message, RetryAfter: errTokenAway.RetryAfter, Err: err}
 	case errors.As(err, &classified) && classified.Code == fault.Unavailable:
 		a.refused("token")
 	}

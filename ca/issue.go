@@ -199,6 +199,9 @@ func (a *Authority) issue(ctx context.Context, caller policy.Caller, l leaf) (Ce
 	}
 
 	// 5. Durable before the token is touched.
+	if err := a.tokenSigns(); err != nil {
+		return Certificate{}, err
+	}
 	detail := fmt.Sprintf("%s certificate for %q, serial %s, issuer CA %d", c.Type, c.CommonName, c.Serial, c.IssuerID)
 	e := a.event(ctx, caller, audit.CertReserve, c.OrganizationID, audit.ResourceCertificate, nil, detail)
 	if c.ID, err = a.cfg.Store.Reserve(ctx, c, e); err != nil {

@@ -2,6 +2,7 @@ package keystore
 
 import (
 	"context"
+	"crypto"
 	"time"
 
 	"github.com/ThalesIgnite/crypto11"
@@ -69,4 +70,12 @@ func (t *Token) Evidence(ctx context.Context, id []byte) error {
 		return struct{}{}, s.evidence(id, pkcs11.CKO_PRIVATE_KEY)
 	}})
 	return err
+}
+
+// PublicKey reads the public key of the pair with this CKA_ID, whatever its private key shows.
+func (t *Token) PublicKey(ctx context.Context, id []byte) (crypto.PublicKey, error) {
+	return call(ctx, t, operation[crypto.PublicKey]{name: "find", run: func(s *session) (crypto.PublicKey, error) {
+		p, err := t.lookup(s, id)
+		return crypto.PublicKey(p.public), err
+	}})
 }

@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/ThalesIgnite/crypto11"
@@ -151,15 +152,27 @@ func reduce(set crypto11.AttributeSet, clean func() error, try func([]*pkcs11.At
 }
 
 // proof is what the token must say of a key that was born in it and cannot leave it (PKCS#11 2.40, section 4.9).
-var proof = []struct {
-	attribute uint
-	want      bool
-}{
+var proof = []claim{
+	{pkcs11.CKA_TOKEN, true},
+	{pkcs11.CKA_PRIVATE, true},
 	{pkcs11.CKA_SENSITIVE, true},
 	{pkcs11.CKA_EXTRACTABLE, false},
 	{pkcs11.CKA_ALWAYS_SENSITIVE, true},
 	{pkcs11.CKA_NEVER_EXTRACTABLE, true},
 	{pkcs11.CKA_LOCAL, true},
+}
+
+// signsOnly is what the token must not deny of a private key; a token that does not know one of these cannot do it.
+var signsOnly = []claim{
+	{pkcs11.CKA_DECRYPT, false},
+	{pkcs11.CKA_UNWRAP, false},
+	{pkcs11.CKA_DERIVE, false},
+}
+
+// claim is a boolean attribute and the value it shall have.
+type claim struct {
+	attribute uint
+	want      bool
 }
 
 // evidence reads back the attributes of the key with this CKA_ID and fails with [ErrEvidence], naming what is
@@ -173,22 +186,29 @@ func (s *session) evidence(id []byte, class int) error {
 		return ErrNotFound
 	}
 	for _, object := range objects {
-		if err := s.prove(object); err != nil {
+		if err := s.prove(object, class); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *session) prove(object pkcs11.ObjectHandle) error {
+// prove checks the claims that hold for an object of this class.
+func (s *session) prove(object pkcs11.ObjectHandle, class int) error {
+	claims := proof
+	if class == pkcs11.CKO_PRIVATE_KEY {
+		claims = slices.Concat(proof, signsOnly)
+	}
 	var missing []string
-	for _, p := range proof {
-		value, err := s.attribute(object, p.attribute)
+	for i, c := range claims {
+		value, err := s.attribute(object, c.attribute)
+		known := err == nil && len(value) == 1
 		switch {
 		case classOf(err).retried():
-			return fmt.Errorf("read %s: %w", attributeName(p.attribute), err)
-		case err != nil || len(value) != 1 || (value[0] != 0) != p.want:
-			missing = append(missing, fmt.Sprintf("%s is not %t", attributeName(p.attribute), p.want))
+			return fmt.Errorf("read %s: %w", attributeName(c.attribute), err)
+		case !known && i >= len(proof):
+		case !known || (value[0] != 0) != c.want:
+			missing = append(missing, fmt.Sprintf("%s is not %t", attributeName(c.attribute), c.want))
 		}
 	}
 	if len(missing) > 0 {

@@ -238,6 +238,11 @@ func TestAKeyWithoutEvidenceIsDestroyed(t *testing.T) {
 		{"not sensitive", func(a crypto11.AttributeSet) {
 			a[pkcs11.CKA_SENSITIVE] = pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, false)
 		}, []string{"CKA_SENSITIVE is not true", "CKA_ALWAYS_SENSITIVE is not true"}},
+		{"decrypts, unwraps and derives", func(a crypto11.AttributeSet) {
+			for _, use := range []crypto11.AttributeType{pkcs11.CKA_DECRYPT, pkcs11.CKA_UNWRAP, pkcs11.CKA_DERIVE} {
+				a[use] = pkcs11.NewAttribute(use, true)
+			}
+		}, []string{"CKA_DECRYPT is not false", "CKA_UNWRAP is not false", "CKA_DERIVE is not false"}},
 		{"left to the token", func(a crypto11.AttributeSet) { a.Unset(pkcs11.CKA_SENSITIVE) }, []string{"CKA_SENSITIVE is not true"}},
 	} {
 		id := []byte(c.name)

@@ -85,6 +85,9 @@ func (t *Token) handle(s *session, k *key) (pkcs11.ObjectHandle, error) {
 	if !p.public.Equal(k.public) {
 		return 0, ErrMismatch
 	}
+	if err := s.prove(p.private, pkcs11.CKO_PRIVATE_KEY); err != nil { // whatever happened to it since it was made
+		return 0, err
+	}
 	k.found.Store(&found{generation, p.private})
 	return p.private, nil
 }

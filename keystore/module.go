@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"github.com/miekg/pkcs11"
@@ -46,7 +47,7 @@ type slot struct {
 
 	mu         sync.Mutex // held over C_Login
 	pin        [sha256.Size]byte
-	generation uint64        // logins so far; object handles from before the last one are void
+	generation atomic.Uint64 // logins so far; object handles from before the last one are void
 	generating chan struct{} // serializes key generation: SoftHSM2's store fails now and then under two at once
 }
 

@@ -112,7 +112,7 @@ func (t *Token) labelled(ctx context.Context, class int, label string) ([][]byte
 			if err != nil {
 				return nil, fmt.Errorf("read CKA_ID: %w", err)
 			}
-			switch err := s.prove(object); {
+			switch err := s.prove(object, class); {
 			case errors.Is(err, ErrEvidence) || len(id) == 0:
 				continue // a stranger's key under our label
 			case err != nil:

@@ -141,7 +141,7 @@ func (t *Token) secretHandle(s *session, k *secret) (pkcs11.ObjectHandle, error)
 	case 2:
 		return 0, fmt.Errorf("%w: there are several secret keys with it", ErrMismatch)
 	}
-	if err := s.prove(objects[0]); err != nil {
+	if err := s.prove(objects[0], pkcs11.CKO_SECRET_KEY); err != nil {
 		return 0, err
 	}
 	k.found.Store(&found{generation, objects[0]})

@@ -51,7 +51,7 @@ func (t *Token) login(s *session) error {
 		return err
 	}
 	if in {
-		if t.slot.generation > 0 && t.slot.pin != t.pinSum {
+		if t.slot.generation.Load() > 0 && t.slot.pin != t.pinSum {
 			return fmt.Errorf("%w: this process is logged in with another one", ErrPIN)
 		}
 		return nil
@@ -75,7 +75,7 @@ func (t *Token) login(s *session) error {
 		return fmt.Errorf("log in: %w", err)
 	}
 	t.slot.pin = t.pinSum
-	t.slot.generation++
+	t.slot.generation.Add(1)
 	return nil
 }
 
@@ -88,12 +88,9 @@ func (s *session) loggedIn() (bool, error) {
 	return info.State == pkcs11.CKS_RW_USER_FUNCTIONS || info.State == pkcs11.CKS_RO_USER_FUNCTIONS, nil
 }
 
-// handles is the generation that object handles found now belong to.
-func (s *slot) handles() uint64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.generation
-}
+// handles is the generation that object handles found now belong to. It takes no lock: a login that hangs in the
+// module holds one.
+func (s *slot) handles() uint64 { return s.generation.Load() }
 
 // find returns the objects that match, at most max of them.
 func (s *session) find(max int, template ...*pkcs11.Attribute) ([]pkcs11.ObjectHandle, error) {

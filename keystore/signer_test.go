@@ -137,6 +137,22 @@ func TestTwoKeysUnderOneIDAreRefused(t *testing.T) {
 	}
 }
 
+func TestAKeyThatCouldLeaveIsNotUsed(t *testing.T) {
+	t.Parallel()
+	token, _ := open(t)
+	id := []byte("made by somebody else")
+	if err := token.Raw(t.Context(), rawGenerate(id)); err != nil {
+		t.Fatal(err)
+	}
+	public, err := token.PublicKey(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := token.Signer(t.Context(), id, mustDER(t, public)); !errors.Is(err, keystore.ErrEvidence) {
+		t.Errorf("a key with the token's own template is used: %v", err)
+	}
+}
+
 func TestAttributesOfNoKey(t *testing.T) {
 	t.Parallel()
 	token, _ := open(t)
