@@ -24,20 +24,8 @@ import (
 // The new CA belongs to the parent's organization, or to the caller's when it is a root.
 func (a *Authority) CreateCA(ctx context.Context, caller policy.Caller, r CreateCARequest) (CA, error) {
 	// 1. May the caller, and may this CA exist?
-	parent, err := a.parentOf(ctx, caller, r.ParentID)
+	parent, c, subject, err := a.authorizeCA(ctx, caller, r)
 	if err != nil {
-		return CA{}, err
-	}
-	if parent != nil {
-		if err := a.mayCertify(ctx, *parent); err != nil {
-			return CA{}, a.refuse(err)
-		}
-	}
-	c, subject, err := a.planCA(caller, parent, r)
-	if err != nil {
-		return CA{}, a.refuse(err)
-	}
-	if err := a.rehearse(ctx, parent, c, subject); err != nil {
 		return CA{}, a.refuse(err)
 	}
 
@@ -90,6 +78,24 @@ func (a *Authority) CreateCA(ctx context.Context, caller policy.Caller, r Create
 	// 8. Its first, empty CRL. If that fails the background work tries again.
 	a.publisher.await(ctx, c.ID)
 	return c, nil
+}
+
+// authorizeCA decides on a request. It returns the parent, nil for a root, the record to be made and its subject.
+func (a *Authority) authorizeCA(ctx context.Context, caller policy.Caller, r CreateCARequest) (*CA, CA, []byte, error) {
+	parent, err := a.parentOf(ctx, caller, r.ParentID)
+	if err != nil {
+		return nil, CA{}, nil, err
+	}
+	if parent != nil {
+		if err := a.mayCertify(ctx, *parent); err != nil {
+			return nil, CA{}, nil, err
+		}
+	}
+	c, subject, err := a.planCA(caller, parent, r)
+	if err != nil {
+		return nil, CA{}, nil, err
+	}
+	return parent, c, subject, a.rehearse(ctx, parent, c, subject)
 }
 
 // prepareCA builds and lints the certificate of a CA with this key.

@@ -159,24 +159,9 @@ func subjectFor(r planRequest) (der []byte, text string, err error) {
 
 // issue takes an accepted leaf to a signed, recorded certificate.
 func (a *Authority) issue(ctx context.Context, caller policy.Caller, l leaf) (Certificate, error) {
-	// 3. What only the store knows: a CA's own key is never certified as somebody's leaf, and nothing is issued below
-	// a revoked CA.
-	if err := a.refuseCAKeyReuse(ctx, l.publicKey); err != nil {
-		return Certificate{}, err
-	}
-	if l.issuer.ParentID != nil {
-		chain, err := a.chainOf(ctx, l.issuer)
-		if err == nil {
-			err = revokedAmong(chain[1:])
-		}
-		if err != nil {
-			return Certificate{}, a.refuse(err)
-		}
-	}
-	if l.typ == policy.CA {
-		if err := refuseIssuersName(l.subject, l.issuer); err != nil {
-			return Certificate{}, a.refuse(err)
-		}
+	// 3. What only the store knows.
+	if err := a.checkRecords(ctx, l); err != nil {
+		return Certificate{}, a.refuse(err)
 	}
 
 	// 4. Build and lint, no CA key.
@@ -227,6 +212,27 @@ func (a *Authority) issue(ctx context.Context, caller policy.Caller, l leaf) (Ce
 	return c, nil
 }
 
+// checkRecords refuses what other records forbid: a CA's own key is never certified as somebody's leaf, nothing is issued
+// below a revoked CA, and no CA takes the name of its issuer.
+func (a *Authority) checkRecords(ctx context.Context, l leaf) error {
+	if err := a.refuseCAKeyReuse(ctx, l.publicKey); err != nil {
+		return err
+	}
+	if l.issuer.ParentID != nil {
+		chain, err := a.chainOf(ctx, l.issuer)
+		if err != nil {
+			return err
+		}
+		if err := revokedAmong(chain[1:]); err != nil {
+			return err
+		}
+	}
+	if l.typ == policy.CA {
+		return refuseIssuersName(l.subject, l.issuer)
+	}
+	return nil
+}
+
 func (l leaf) template() signer.Template {
 	usage := map[policy.CertificateType]signer.Usage{
 		policy.Server: signer.UsageServer, policy.Client: signer.UsageClient,
@@ -249,8 +255,7 @@ func (a *Authority) refuseCAKeyReuse(ctx context.Context, pub crypto.PublicKey) 
 		return fmt.Errorf("look up public key: %w", err)
 	}
 	if used {
-		a.refused("policy")
-		return fault.New(fault.Invalid, "the public key is that of a CA; use a key of your own")
+		return &policy.Violation{Reasons: []string{"the public key is that of a CA; use a key of your own"}}
 	}
 	return nil
 }
