@@ -25,6 +25,6 @@ USER 65532:65532
 VOLUME /var/lib/signet
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["signet", "health", "--url", "http://127.0.0.1:8000"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["signet", "health"]
 ENTRYPOINT ["signet"]
 CMD ["serve"]

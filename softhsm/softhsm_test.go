@@ -18,7 +18,7 @@ import (
 
 func TestEnsureMakesATokenOnceAndFindsItAgain(t *testing.T) {
 	dir := t.TempDir()
-	first, err := softhsm.Ensure(dir)
+	first, err := softhsm.Ensure(dir, "", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +37,7 @@ func TestEnsureMakesATokenOnceAndFindsItAgain(t *testing.T) {
 	if err := token.Close(); err != nil {
 		t.Fatal(err)
 	}
-	again, err := softhsm.Ensure(dir)
+	again, err := softhsm.Ensure(dir, "", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +59,7 @@ func TestEnsureMakesATokenOnceAndFindsItAgain(t *testing.T) {
 
 func TestEnsureKeepsSecretsToItself(t *testing.T) {
 	dir := t.TempDir()
-	cfg, err := softhsm.Ensure(dir)
+	cfg, err := softhsm.Ensure(dir, "", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,11 +105,35 @@ func TestEnsureAfterACrash(t *testing.T) {
 		damage  func(t *testing.T, dir string)
 		refused bool
 	}{
-		{"after the PINs were written", func(t *testing.T, dir string) { remake(t, filepath.Join(dir, "tokens")) }, false},
+		{"before the PINs were written", func(t *testing.T, dir string) {
+			unfinish(t, dir)
+			remake(t, filepath.Join(dir, "tokens"))
+			remove(t, filepath.Join(dir, "pin"))
+			remove(t, filepath.Join(dir, "so-pin"))
+		}, false},
 		{"before the security officer's PIN was written", func(t *testing.T, dir string) {
+			unfinish(t, dir)
 			remake(t, filepath.Join(dir, "tokens"))
 			remove(t, filepath.Join(dir, "so-pin"))
 		}, false},
+		{"after the PINs were written", func(t *testing.T, dir string) {
+			unfinish(t, dir)
+			remake(t, filepath.Join(dir, "tokens"))
+		}, false},
+		{"after the token was made", unfinish, false},
+		{"after the token was made, and its PIN was lost", func(t *testing.T, dir string) {
+			unfinish(t, dir)
+			remove(t, filepath.Join(dir, "pin"))
+		}, true},
+		{"the token was lost", func(t *testing.T, dir string) { remake(t, filepath.Join(dir, "tokens")) }, true},
+		{"the folder of the token was lost", func(t *testing.T, dir string) {
+			remake(t, filepath.Join(dir, "tokens"))
+			remove(t, filepath.Join(dir, "tokens"))
+		}, true},
+		{"the token and its PIN were lost", func(t *testing.T, dir string) {
+			remake(t, filepath.Join(dir, "tokens"))
+			remove(t, filepath.Join(dir, "pin"))
+		}, true},
 		{"the security officer's PIN was taken away for safe keeping", func(t *testing.T, dir string) { remove(t, filepath.Join(dir, "so-pin")) }, false},
 		{"the configuration was lost", func(t *testing.T, dir string) { remove(t, filepath.Join(dir, "softhsm2.conf")) }, false},
 		{"the PIN was lost and the keys were not", func(t *testing.T, dir string) { remove(t, filepath.Join(dir, "pin")) }, true},
@@ -120,14 +144,14 @@ func TestEnsureAfterACrash(t *testing.T) {
 		}, true},
 	} {
 		dir := t.TempDir()
-		if _, err := softhsm.Ensure(dir); err != nil {
+		if _, err := softhsm.Ensure(dir, "", ""); err != nil {
 			t.Fatal(err)
 		}
 		c.damage(t, filepath.Join(dir, "softhsm"))
-		cfg, err := softhsm.Ensure(dir)
+		cfg, err := softhsm.Ensure(dir, "", "")
 		if c.refused {
-			if err == nil {
-				t.Errorf("%s: accepted", c.name)
+			if err == nil || !strings.Contains(err.Error(), dir) {
+				t.Errorf("%s: got %v, want an error that names the folder", c.name, err)
 			}
 			continue
 		}
@@ -143,16 +167,100 @@ func TestEnsureAfterACrash(t *testing.T) {
 		if err := token.Close(); err != nil {
 			t.Errorf("%s: %v", c.name, err)
 		}
+		if _, err := os.Stat(filepath.Join(dir, "softhsm", "making")); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: the token is complete and still being made: %v", c.name, err)
+		}
+	}
+}
+
+func TestEnsureTakesAnotherLabelAndPIN(t *testing.T) {
+	dir := t.TempDir()
+	cfg, err := softhsm.Ensure(dir, "lab", "12345678")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Token != "lab" || cfg.PIN != "12345678" {
+		t.Errorf("got token %q", cfg.Token)
+	}
+	token, err := keystore.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := token.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "softhsm", "pin")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the operator's PIN was written down: %v", err)
+	}
+	for label, pin := range map[string]string{"lab": "", "": "12345678", "la": "12345678"} {
+		if _, err := softhsm.Ensure(dir, label, pin); err == nil {
+			t.Errorf("label %q, PIN %q: accepted", label, pin)
+		}
+	}
+}
+
+func TestAFolderThatTheConfigurationCannotNameIsRefused(t *testing.T) {
+	for _, name := range []string{"a#b", "a=b", "a\nb", "a\rb"} {
+		dir := filepath.Join(t.TempDir(), name)
+		if _, err := softhsm.Ensure(dir, "", ""); err == nil || !strings.Contains(err.Error(), "choose another folder") {
+			t.Errorf("%q: got %v", name, err)
+		}
+	}
+	for _, name := range []string{"a b", `a"b`, "a,b", "ä"} {
+		if _, err := softhsm.Ensure(filepath.Join(t.TempDir(), name), "", ""); err != nil {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
+func TestSyncReachesEveryObject(t *testing.T) {
+	dir := t.TempDir()
+	if err := softhsm.Sync(dir); err != nil {
+		t.Errorf("no tokens yet: %v", err)
+	}
+	folder := filepath.Join(dir, "tokens", "one")
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	object := filepath.Join(folder, "key.object")
+	if err := os.WriteFile(object, []byte("key"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := softhsm.Sync(dir); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWriteDurablyReplacesAFileWholly(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "secret")
+	for _, text := range []string{"the first, which is longer", "the second"} {
+		if err := softhsm.WriteDurably(path, []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(path)
+		if err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("mode %v, %v", info.Mode(), err)
+		}
+		if got, err := os.ReadFile(path); err != nil || string(got) != text {
+			t.Errorf("got %q, %v", got, err)
+		}
+	}
+	if err := softhsm.WriteDurably(filepath.Join(path, "below"), nil); err == nil {
+		t.Error("a file below a file was written")
+	}
+	if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) != 1 {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
 
 // A crash between C_InitToken and C_InitPIN leaves a token that has a label and no user PIN.
 func TestEnsureFinishesATokenWithoutPIN(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := softhsm.Ensure(dir); err != nil {
+	if _, err := softhsm.Ensure(dir, "", ""); err != nil {
 		t.Fatal(err)
 	}
 	home := filepath.Join(dir, "softhsm")
+	unfinish(t, home)
 	remake(t, filepath.Join(home, "tokens"))
 	soPIN, err := os.ReadFile(filepath.Join(home, "so-pin"))
 	if err != nil {
@@ -167,7 +275,7 @@ func TestEnsureFinishesATokenWithoutPIN(t *testing.T) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	cfg, err := softhsm.Ensure(dir)
+	cfg, err := softhsm.Ensure(dir, "", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,7 +291,7 @@ func TestEnsureFinishesATokenWithoutPIN(t *testing.T) {
 
 func TestASecondFolderIsRefusedWhileTheFirstIsInUse(t *testing.T) {
 	dir := t.TempDir()
-	cfg, err := softhsm.Ensure(dir)
+	cfg, err := softhsm.Ensure(dir, "", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,7 +300,7 @@ func TestASecondFolderIsRefusedWhileTheFirstIsInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := t.TempDir()
-	if _, err := softhsm.Ensure(other); err == nil {
+	if _, err := softhsm.Ensure(other, "", ""); err == nil {
 		t.Error("a second folder is accepted while SoftHSM2 looks at the first")
 	}
 	if err := token.Check(t.Context()); err != nil {
@@ -201,7 +309,7 @@ func TestASecondFolderIsRefusedWhileTheFirstIsInUse(t *testing.T) {
 	if err := token.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := softhsm.Ensure(other); err != nil {
+	if _, err := softhsm.Ensure(other, "", ""); err != nil {
 		t.Errorf("after the first was closed: %v", err)
 	}
 }
@@ -241,6 +349,14 @@ func remove(t *testing.T, path string) {
 func remake(t *testing.T, dir string) {
 	t.Helper()
 	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// unfinish puts a token's folder back to before the token was complete.
+func unfinish(t *testing.T, dir string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, "making"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 }

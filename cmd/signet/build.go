@@ -38,11 +38,13 @@ type server struct {
 	metrics   *metrics
 	db        *store.DB
 	token     *keystore.Token
+	keys      ca.Keys
 	authority *ca.Authority
 	people    *identity.Service
 	ready     *readiness
 	handler   http.Handler
-	exclusive bool // no other process uses the database
+	label     string // of the token
+	exclusive bool   // no other process uses the database
 }
 
 // logger writes structured logs of the configured level and format.
@@ -85,12 +87,14 @@ func (p *program) build(ctx context.Context, log *slog.Logger, addr net.Addr) (_
 		return nil, fmt.Errorf("open token %q: %w", token.Token, err)
 	}
 
+	s.keys, s.label = p.keys(s.token), token.Token
+
 	base, guessed := c.publicURL(addr)
 	if guessed {
 		log.Warn("certificates will name this server by a URL that only this machine understands: set --public-url", "url", base)
 	}
 	s.authority = ca.New(ca.Config{
-		Store: p.store(s.db), Keys: p.keys(s.token), PublicURL: base,
+		Store: p.store(s.db), Keys: s.keys, PublicURL: base,
 		CRLValidity: c.CRLValidity, CRLRefresh: c.CRLRefresh, Now: p.now, Hooks: s.metrics.hooks(s.failed),
 	})
 	if s.people, err = identity.New(identity.Config{
@@ -123,10 +127,11 @@ func (p *program) store(db *store.DB) ca.Store {
 }
 
 func (p *program) keys(token *keystore.Token) ca.Keys {
+	keys := &tokenKeys{token: token, sync: p.config.syncToken}
 	if p.wrapKeys != nil {
-		return p.wrapKeys(tokenKeys{token})
+		return p.wrapKeys(keys)
 	}
-	return tokenKeys{token}
+	return keys
 }
 
 // checkToken makes a signature and counts the sessions.

@@ -21,8 +21,8 @@ import (
 type Config struct {
 	ConfigFile string `name:"config" env:"SIGNET_CONFIG" placeholder:"FILE" help:"YAML file of settings: its keys are the names of these flags. An unknown key is an error."`
 
-	DataDir         string        `name:"data-dir" env:"SIGNET_DATA_DIR" default:"./var" placeholder:"DIR" group:"Server" help:"Folder for what the server keeps itself: SQLite database, SoftHSM2 token and its PIN, secret key. Made with mode 0700; one server at a time uses it."`
-	Listen          string        `name:"listen" env:"SIGNET_LISTEN" default:"127.0.0.1:8000" placeholder:"HOST:PORT" group:"Server" help:"Address to serve on. Port 0 takes a free one."`
+	DataDir         string        `name:"data-dir" env:"SIGNET_DATA_DIR" default:"./var" placeholder:"DIR" group:"Server" help:"Folder for what the server keeps itself: SQLite database, SoftHSM2 token and its PIN, secret key. Made with mode 0700; one server at a time uses it. Default: ./var."`
+	Listen          string        `name:"listen" env:"SIGNET_LISTEN" default:"127.0.0.1:8000" placeholder:"HOST:PORT" group:"Server" help:"Address to serve on. Port 0 takes a free one. Default: 127.0.0.1:8000."`
 	PublicURL       string        `name:"public-url" env:"SIGNET_PUBLIC_URL" placeholder:"URL" group:"Server" help:"Base of the CRL and issuer URLs written into certificates; relying parties must reach it. Default: made from the listen address."`
 	TLSCert         string        `name:"tls-cert" env:"SIGNET_TLS_CERT" placeholder:"FILE" group:"Server" help:"PEM certificate chain of the server itself; turns on HTTPS, TLS 1.2 or later. Needs --tls-key."`
 	TLSKey          string        `name:"tls-key" env:"SIGNET_TLS_KEY" placeholder:"FILE" group:"Server" help:"PEM private key of --tls-cert."`
@@ -32,11 +32,12 @@ type Config struct {
 	DatabasePasswordFile string `name:"database-password-file" env:"SIGNET_DATABASE_PASSWORD_FILE" placeholder:"FILE" group:"Database" help:"File with the password for a postgres:// URL, so that it need not stand in the URL."`
 
 	PKCS11Module      string        `name:"pkcs11-module" env:"SIGNET_PKCS11_MODULE" placeholder:"FILE" group:"Token" help:"PKCS#11 library of the token. Default: SoftHSM2, found on the machine, with a token made in the data folder."`
-	PKCS11Token       string        `name:"pkcs11-token" env:"SIGNET_PKCS11_TOKEN" placeholder:"LABEL" group:"Token" help:"Label of the token. Needed with --pkcs11-module; the token must exist."`
-	PKCS11PINFile     string        `name:"pkcs11-pin-file" env:"SIGNET_PKCS11_PIN_FILE" placeholder:"FILE" group:"Token" help:"File with the user PIN of the token; SIGNET_PKCS11_PIN is accepted instead. The PIN is never an argument."`
+	PKCS11Token       string        `name:"pkcs11-token" env:"SIGNET_PKCS11_TOKEN" placeholder:"LABEL" group:"Token" help:"Label of the token. Needed with --pkcs11-module, where the token must exist. Without a module, the label of the token made in the data folder; default: signet."`
+	PKCS11PINFile     string        `name:"pkcs11-pin-file" env:"SIGNET_PKCS11_PIN_FILE" placeholder:"FILE" group:"Token" help:"File with the user PIN of the token; SIGNET_PKCS11_PIN is accepted instead. Needed with --pkcs11-module. Without a module, 4 to 255 characters for the token made in the data folder; default: random and kept there. The PIN is never an argument."`
 	PKCS11InitArgs    string        `name:"pkcs11-init-args" env:"SIGNET_PKCS11_INIT_ARGS" placeholder:"STRING" group:"Token" help:"String given to C_Initialize; NSS softokn needs one."`
 	PKCS11MaxSessions int           `name:"pkcs11-max-sessions" env:"SIGNET_PKCS11_MAX_SESSIONS" default:"0" placeholder:"N" group:"Token" help:"Upper bound of parallel token sessions; 0 means two for each processor, at least 4."`
 	PKCS11Timeout     time.Duration `name:"pkcs11-timeout" env:"SIGNET_PKCS11_TIMEOUT" default:"10s" group:"Token" help:"Deadline of one token operation; making a key may take six times as long."`
+	AcceptMissingKeys bool          `name:"accept-missing-ca-keys" env:"SIGNET_ACCEPT_MISSING_CA_KEYS" default:"false" group:"Token" help:"Start although the token has the key of none of the CAs in the database: for a database whose CA keys were destroyed on purpose."`
 
 	CRLValidity time.Duration `name:"crl-validity" env:"SIGNET_CRL_VALIDITY" default:"168h" group:"Revocation lists" help:"From a list's thisUpdate to its nextUpdate."`
 	CRLRefresh  time.Duration `name:"crl-refresh" env:"SIGNET_CRL_REFRESH" default:"24h" group:"Revocation lists" help:"A list that did not change is replaced so long before its nextUpdate."`
@@ -70,8 +71,10 @@ func (c *Config) check() error {
 		return usagef("--tls-cert and --tls-key are given together or not at all")
 	case c.PKCS11Module != "" && c.PKCS11Token == "":
 		return usagef("--pkcs11-module needs --pkcs11-token, the label of a token that exists")
-	case c.PKCS11Module == "" && (c.PKCS11Token != "" || c.PKCS11PINFile != "" || c.PKCS11InitArgs != ""):
-		return usagef("--pkcs11-token, --pkcs11-pin-file and --pkcs11-init-args need --pkcs11-module")
+	case c.PKCS11Module == "" && c.PKCS11InitArgs != "":
+		return usagef("--pkcs11-init-args needs --pkcs11-module")
+	case len(c.PKCS11Token) > 32: // PKCS#11 2.40, section 3.2: CK_TOKEN_INFO.label
+		return usagef("--pkcs11-token %q has more than 32 bytes", c.PKCS11Token)
 	case c.PKCS11MaxSessions < 0:
 		return usagef("--pkcs11-max-sessions must not be negative")
 	case c.CRLRefresh >= c.CRLValidity:

@@ -85,6 +85,24 @@ func TestTheFileMayBeNamedByTheEnvironment(t *testing.T) {
 	}
 }
 
+func TestAnEmptyVariableCountsAsUnset(t *testing.T) {
+	want, err := settings()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for field := range reflect.TypeFor[Config]().Fields() {
+		t.Setenv(field.Tag.Get("env"), "")
+	}
+	if c, err := settings(); err != nil || c != want {
+		t.Errorf("got  %+v, %v\nwant %+v", c, err, want)
+	}
+	path := file(t, "listen: 127.0.0.1:1\npkcs11-timeout: 1s\n")
+	c, err := settings("--config", path, "--pkcs11-timeout", "3s")
+	if err != nil || c.Listen != "127.0.0.1:1" || c.PKCS11Timeout != 3*time.Second {
+		t.Errorf("listen %s, timeout %s, %v: want the file's and the flag's", c.Listen, c.PKCS11Timeout, err)
+	}
+}
+
 func TestAWrongSettingIsRefusedBeforeAnythingIsOpened(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -101,8 +119,8 @@ func TestAWrongSettingIsRefusedBeforeAnythingIsOpened(t *testing.T) {
 		{name: "certificate without key", args: []string{"--tls-cert=a.pem"}, want: "given together"},
 		{name: "key without certificate", args: []string{"--tls-key=a.pem"}, want: "given together"},
 		{name: "module without token", args: []string{"--pkcs11-module=x.so"}, want: "needs --pkcs11-token"},
-		{name: "token without module", args: []string{"--pkcs11-token=lab"}, want: "need --pkcs11-module"},
-		{name: "PIN file without module", args: []string{"--pkcs11-pin-file=pin"}, want: "need --pkcs11-module"},
+		{name: "string for C_Initialize without module", args: []string{"--pkcs11-init-args=x"}, want: "needs --pkcs11-module"},
+		{name: "label that no token can have", args: []string{"--pkcs11-token=" + strings.Repeat("x", 33)}, want: "more than 32 bytes"},
 		{name: "negative sessions", args: []string{"--pkcs11-max-sessions=-1"}, want: "negative"},
 		{name: "no deadline", args: []string{"--pkcs11-timeout=0s"}, want: "longer than zero"},
 		{name: "negative life", args: []string{"--access-token-ttl=-1m"}, want: "longer than zero"},

@@ -12,7 +12,7 @@ import (
 )
 
 // configFile gives the flags their values from the YAML file that --config names, where neither the command line nor
-// the environment does.
+// the environment does. An empty variable counts as unset: what starts programs often cannot leave one out.
 type configFile struct {
 	path   string
 	values map[string]string
@@ -23,11 +23,22 @@ func (f *configFile) Validate(*kong.Application) error { return nil }
 
 // Resolve returns the file's value for a flag, or nil.
 func (f *configFile) Resolve(command *kong.Context, parent *kong.Path, flag *kong.Flag) (any, error) {
+	empty := false // a variable that is set to nothing has already replaced the default
 	for _, name := range flag.Tag.Envs {
-		if _, set := os.LookupEnv(name); set {
+		value, set := os.LookupEnv(name)
+		if value != "" {
 			return nil, nil
 		}
+		empty = empty || set
 	}
+	value, err := f.lookup(command, parent, flag)
+	if value == nil && err == nil && empty && flag.HasDefault {
+		return flag.Default, nil
+	}
+	return value, err
+}
+
+func (f *configFile) lookup(command *kong.Context, parent *kong.Path, flag *kong.Flag) (any, error) {
 	i := slices.IndexFunc(parent.Flags, func(f *kong.Flag) bool { return f.Name == "config" })
 	if i < 0 || flag.Name == "config" {
 		return nil, nil

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -10,8 +11,8 @@ import (
 	"syscall"
 )
 
-// lockData makes the data folder and takes it, and an SQLite database elsewhere, for this process alone: two servers on
-// one such database would close each other's reservations. The locks end with the process, whatever ends it; release
+// lockData makes the data folder and takes it, and the SQLite database wherever it is, for this process alone: two
+// servers on one such database would close each other's reservations. The locks end with the process, whatever ends it; release
 // ends them earlier.
 func (c *Config) lockData(log *slog.Logger) (release func() error, err error) {
 	if err := makeDataDir(c.DataDir); err != nil {
@@ -24,15 +25,49 @@ func (c *Config) lockData(log *slog.Logger) (release func() error, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("take data folder %s: %w", c.DataDir, err)
 	}
-	path, ok := strings.CutPrefix(c.DatabaseURL, "sqlite:")
+	path, ok := strings.CutPrefix(c.databaseWithoutPassword(), "sqlite:")
 	if !ok {
 		return folder.Close, nil
 	}
-	database, err := lockFile(path + ".lock")
+	resolved, err := resolve(path)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("find database %s: %w", path, err), folder.Close())
+	}
+	database, err := lockFile(resolved + ".lock")
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("take database %s: %w", path, err), folder.Close())
 	}
 	return func() error { return errors.Join(database.Close(), folder.Close()) }, nil
+}
+
+// maxLinks is how many symbolic links in a row are followed, as in Linux.
+const maxLinks = 40
+
+// resolve returns the one path of a file, which need not exist, whatever symbolic links lead to it.
+func resolve(path string) (string, error) {
+	for range maxLinks {
+		real, err := filepath.EvalSymlinks(path)
+		if err == nil {
+			return filepath.Abs(real)
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+		folder, err := filepath.EvalSymlinks(filepath.Dir(path))
+		if err != nil {
+			return "", err
+		}
+		path = filepath.Join(folder, filepath.Base(path))
+		target, err := os.Readlink(path)
+		if err != nil { // no link to nothing: the file itself is not there yet
+			return filepath.Abs(path)
+		}
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(folder, target)
+		}
+		path = target
+	}
+	return "", syscall.ELOOP
 }
 
 var errInUse = errors.New("another server is using it; stop that one, or give this one its own")

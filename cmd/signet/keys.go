@@ -5,6 +5,8 @@ import (
 	"crypto"
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"signet/ca"
@@ -14,30 +16,63 @@ import (
 )
 
 // tokenKeys is a PKCS#11 token as the certificate authority sees it.
-type tokenKeys struct{ token *keystore.Token }
+type tokenKeys struct {
+	token *keystore.Token
+	sync  func() error // makes new keys survive a power failure
 
-var _ ca.Keys = tokenKeys{}
+	sealing sync.Mutex // held by the first Seal
+	sealed  atomic.Bool
+}
 
-// Generate implements [ca.Keys].
-func (k tokenKeys) Generate(ctx context.Context, id []byte, label string, spec policy.KeySpec) (crypto.Signer, error) {
+var _ ca.Keys = (*tokenKeys)(nil)
+
+// Generate implements [ca.Keys]. The key is on disk when it returns.
+func (k *tokenKeys) Generate(ctx context.Context, id []byte, label string, spec policy.KeySpec) (crypto.Signer, error) {
 	key, err := k.token.Generate(ctx, keystore.Spec{ID: id, Label: label, Type: keystore.KeyType(spec.Type), Size: spec.Size})
-	return key, tokenFault(err)
+	if err != nil {
+		return nil, tokenFault(err)
+	}
+	if err := k.sync(); err != nil {
+		return nil, fmt.Errorf("keep key %x: %w", id, err)
+	}
+	return key, nil
 }
 
 // Signer implements [ca.Keys].
-func (k tokenKeys) Signer(ctx context.Context, id, publicKey []byte) (crypto.Signer, error) {
+func (k *tokenKeys) Signer(ctx context.Context, id, publicKey []byte) (crypto.Signer, error) {
 	key, err := k.token.Signer(ctx, id, publicKey)
 	return key, tokenFault(err)
 }
 
-// Seal implements [ca.Keys].
-func (k tokenKeys) Seal(ctx context.Context, plaintext, aad []byte) ([]byte, error) {
+// Seal implements [ca.Keys]. The first one makes the key-encryption key, or finds one that the last run may have made
+// shortly before the power failed: nothing leaves here under a key that is not on disk.
+func (k *tokenKeys) Seal(ctx context.Context, plaintext, aad []byte) ([]byte, error) {
 	sealed, err := k.token.Seal(ctx, plaintext, aad)
-	return sealed, tokenFault(err)
+	if err != nil {
+		return nil, tokenFault(err)
+	}
+	if err := k.keepSealingKey(); err != nil {
+		return nil, fmt.Errorf("keep key-encryption key: %w", err)
+	}
+	return sealed, nil
+}
+
+func (k *tokenKeys) keepSealingKey() error {
+	if k.sealed.Load() {
+		return nil
+	}
+	k.sealing.Lock()
+	defer k.sealing.Unlock()
+	if k.sealed.Load() {
+		return nil
+	}
+	err := k.sync()
+	k.sealed.Store(err == nil)
+	return err
 }
 
 // Unseal implements [ca.Keys].
-func (k tokenKeys) Unseal(ctx context.Context, sealed, aad []byte) ([]byte, error) {
+func (k *tokenKeys) Unseal(ctx context.Context, sealed, aad []byte) ([]byte, error) {
 	plaintext, err := k.token.Unseal(ctx, sealed, aad)
 	return plaintext, tokenFault(err)
 }

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"signet/fault"
 	"signet/keystore"
+	"signet/policy"
+	"signet/softhsm/softhsmtest"
 )
 
 func TestTheTokensErrorsBecomeFaults(t *testing.T) {
@@ -42,5 +45,52 @@ func TestTheTokensErrorsBecomeFaults(t *testing.T) {
 	}
 	if err := tokenFault(nil); err != nil {
 		t.Errorf("no error became %v", err)
+	}
+}
+
+func TestANewKeyIsOnDiskBeforeItIsUsed(t *testing.T) {
+	t.Parallel()
+	token, err := keystore.Open(t.Context(), softhsmtest.Token(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { token.Close() })
+	synced, full := 0, errors.New("no space left on device")
+	var failure error
+	keys := &tokenKeys{token: token, sync: func() error { synced++; return failure }}
+	want := func(when string, times int, got, err error) {
+		t.Helper()
+		if synced != times || !errors.Is(got, err) {
+			t.Errorf("%s: synced %d times with %v, want %d with %v", when, synced, got, times, err)
+		}
+	}
+	generate := func(id string) error {
+		_, err := keys.Generate(t.Context(), []byte(id), "ca", policy.KeySpec{Type: policy.EC, Size: 256})
+		return err
+	}
+	seal := func() error {
+		_, err := keys.Seal(t.Context(), []byte("secret"), nil)
+		return err
+	}
+	want("a key", 1, generate("first"), nil)
+	if err := generate("first"); !errors.Is(err, keystore.ErrExists) {
+		t.Errorf("the same id again: got %v", err)
+	}
+	want("a key that was not made", 1, nil, nil)
+	failure = full
+	want("a key on a full disk", 2, generate("second"), full)
+	want("the first secret on a full disk", 3, seal(), full)
+	failure = nil
+	want("the first secret", 4, seal(), nil)
+	want("the second secret", 4, seal(), nil)
+}
+
+func TestThePINOfTheTokenInTheDataFolder(t *testing.T) {
+	t.Parallel()
+	for _, pin := range []string{"123", strings.Repeat("1", 256)} {
+		c := Config{DataDir: t.TempDir(), PKCS11PINFile: secretFile(t, pin, 0o600)}
+		if _, err := c.tokenConfig(quiet); err == nil || !strings.Contains(err.Error(), "4 to 255") || strings.Contains(err.Error(), pin) {
+			t.Errorf("%d characters: got %v", len(pin), err)
+		}
 	}
 }

@@ -12,6 +12,9 @@ import (
 const (
 	// checkEvery is how often database and token are checked. The token makes a signature each time.
 	checkEvery = 2 * time.Second
+	// checkTimeout is how long a component may take to answer. Each has its own: one that hangs does not make the
+	// others look broken.
+	checkTimeout = 5 * time.Second
 	// checkStale is how old a verdict may be: a check that hangs is a failed one.
 	checkStale = 15 * time.Second
 )
@@ -66,11 +69,19 @@ func (r *readiness) run(ctx context.Context) {
 
 // refresh asks every component now.
 func (r *readiness) refresh(ctx context.Context) {
-	limited, cancel := context.WithTimeout(ctx, checkStale)
-	defer cancel()
+	verdicts := make([]error, len(r.components))
+	var group sync.WaitGroup
+	for i, c := range r.components {
+		group.Go(func() {
+			limited, cancel := context.WithTimeout(ctx, checkTimeout)
+			defer cancel()
+			verdicts[i] = c.check(limited)
+		})
+	}
+	group.Wait()
 	found := map[string]error{}
-	for _, c := range r.components {
-		found[c.name] = c.check(limited)
+	for i, c := range r.components {
+		found[c.name] = verdicts[i]
 	}
 	if ctx.Err() != nil { // the server is stopping: what failed, failed because of that
 		return

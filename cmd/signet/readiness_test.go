@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"signet/fault"
 )
@@ -57,4 +59,32 @@ func TestReadinessNamesTheComponentThatIsAway(t *testing.T) {
 	want("a check that the end of the server cut off says nothing", "")
 	r.at = r.at.Add(-2 * checkStale)
 	want("a check that hangs", "does not finish")
+}
+
+func TestAComponentThatHangsLeavesTheOthersTheirVerdict(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		observed := map[string]bool{}
+		hangs := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+		r := &readiness{
+			log: quiet,
+			components: []component{
+				{name: "database", failure: "the database does not answer", check: hangs},
+				{name: "token", failure: "the token does not sign", check: func(ctx context.Context) error { return ctx.Err() }},
+				{name: "other", failure: "the other does not answer", check: hangs},
+			},
+			observe: func(name string, ok bool) { observed[name] = ok },
+		}
+		start := time.Now()
+		r.refresh(t.Context())
+		if took := time.Since(start); took != checkTimeout {
+			t.Errorf("took %s, want %s", took, checkTimeout)
+		}
+		if observed["database"] || !observed["token"] || observed["other"] {
+			t.Errorf("observed %v", observed)
+		}
+		if err := r.Check(t.Context()); err == nil || !strings.Contains(err.Error(), "the database does not answer") {
+			t.Errorf("got %v", err)
+		}
+	})
 }

@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"signet/softhsm"
 )
 
 // minSecretKey is the shortest secret for HS256, in octets: as long as the hash (RFC 7518, section 3.2).
@@ -70,37 +72,23 @@ func ownSecretKey(path string) ([]byte, error) {
 	secret := make([]byte, minSecretKey)
 	rand.Read(secret)
 	encoded := []byte(hex.EncodeToString(secret))
-	if err := writeSecret(path, encoded); err != nil {
+	if err := softhsm.WriteDurably(path, encoded); err != nil {
 		return nil, fmt.Errorf("keep secret key: %w", err)
 	}
 	return encoded, nil
 }
 
-// writeSecret writes a file that only this user reads, whole or not at all, and durably.
-func writeSecret(path string, data []byte) (err error) {
-	temp, err := os.CreateTemp(filepath.Dir(path), ".new-*") // mode 0600
-	if err != nil {
-		return err
+// databaseWithoutPassword is the configured database, or the default.
+func (c *Config) databaseWithoutPassword() string {
+	if c.DatabaseURL == "" {
+		return "sqlite:" + filepath.Join(c.DataDir, "signet.db")
 	}
-	defer func() {
-		if err != nil {
-			os.Remove(temp.Name())
-		}
-	}()
-	_, err = temp.Write(data)
-	err = errors.Join(err, temp.Sync(), temp.Close())
-	if err != nil {
-		return err
-	}
-	return os.Rename(temp.Name(), path)
+	return c.DatabaseURL
 }
 
 // databaseURL is the database to open, with the password from its file.
 func (c *Config) databaseURL(log *slog.Logger) (string, error) {
-	raw := c.DatabaseURL
-	if raw == "" {
-		raw = "sqlite:" + filepath.Join(c.DataDir, "signet.db")
-	}
+	raw := c.databaseWithoutPassword()
 	if !strings.HasPrefix(raw, "sqlite:") && !isPostgres(raw) {
 		return "", usagef("--database-url must start with postgres:// or sqlite:")
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"log/slog"
 	"os"
@@ -133,6 +134,7 @@ func TestOneServerAtATimeHasTheDataFolder(t *testing.T) {
 	if release, err = first.lockData(quiet); err != nil {
 		t.Fatalf("after release: %v", err)
 	}
+	t.Run("links", aDatabaseIsLockedUnderItsOwnPath)
 	shared := "sqlite:" + dir + "/shared.db"
 	a, b := Config{DataDir: dir + "/a", DatabaseURL: shared}, Config{DataDir: dir + "/b", DatabaseURL: shared}
 	releaseA, err := a.lockData(quiet)
@@ -154,5 +156,50 @@ func TestOneServerAtATimeHasTheDataFolder(t *testing.T) {
 	}
 	if err := release(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func aDatabaseIsLockedUnderItsOwnPath(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	first := Config{DataDir: dir + "/first"}
+	release, err := first.lockData(quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for link, target := range map[string]string{"folder": "first", "new.db": "first/signet.db", "chain.db": dir + "/new.db"} {
+		if err := os.Symlink(target, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("self.db", filepath.Join(dir, "self.db")); err != nil {
+		t.Fatal(err)
+	}
+	for _, made := range []bool{false, true} { // before and after the first server has made the file
+		if made {
+			if err := os.WriteFile(first.DataDir+"/signet.db", nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, path := range []string{"first/signet.db", "first/../first/signet.db", "folder/signet.db", "new.db", "chain.db"} {
+			second := Config{DataDir: dir + "/second", DatabaseURL: "sqlite:" + dir + "/" + path}
+			if _, err := second.lockData(quiet); err == nil || !strings.Contains(err.Error(), "another server is using it") {
+				t.Errorf("the default database of another server as %s (made: %t): got %v", path, made, err)
+			}
+		}
+	}
+	for _, path := range []string{"self.db", "nowhere/signet.db"} {
+		second := Config{DataDir: dir + "/second", DatabaseURL: "sqlite:" + dir + "/" + path}
+		if _, err := second.lockData(quiet); err == nil {
+			t.Errorf("%s was locked", path)
+		}
+	}
+	other := Config{DataDir: dir + "/second", DatabaseURL: "sqlite:" + dir + "/other.db"}
+	releaseOther, err := other.lockData(quiet)
+	if err != nil {
+		t.Fatalf("a database of its own: %v", err)
+	}
+	if err := errors.Join(releaseOther(), release()); err != nil {
+		t.Error(err)
 	}
 }

@@ -72,8 +72,12 @@ func (p *program) run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
 
-	// 3. What the last run announced and did not complete is closed before anybody is answered.
+	// 3. What the last run announced and did not complete is closed before anybody is answered, and nobody is answered
+	// with another database's token.
 	if err := s.reconcile(ctx); err != nil {
+		return err
+	}
+	if err := s.checkKeys(ctx, c.AcceptMissingKeys); err != nil {
 		return err
 	}
 	s.ready.refresh(ctx)
@@ -156,12 +160,15 @@ func newHTTPServer(handler http.Handler, log *slog.Logger) *http.Server {
 	}
 }
 
+// endOfTime is later than any record, also one that was made before the clock was set back.
+var endOfTime = time.Date(9999, time.December, 31, 23, 59, 59, 0, time.UTC)
+
 // reconcile closes the reservations that no process will complete: all of them when the database is this process's
 // alone, otherwise those that are old enough.
 func (s *server) reconcile(ctx context.Context) error {
-	before := s.now()
+	before := endOfTime
 	if !s.exclusive {
-		before = before.Add(-othersGrace)
+		before = s.now().Add(-othersGrace)
 	}
 	n, err := s.authority.Reconcile(ctx, before)
 	if err != nil {

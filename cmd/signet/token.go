@@ -2,31 +2,39 @@ package main
 
 import (
 	"log/slog"
+	"path/filepath"
 
 	"signet/keystore"
 	"signet/softhsm"
 )
 
 // tokenConfig is the token to open: the operator's, else a SoftHSM2 token in the data folder, made there the first
-// time with a random PIN.
+// time, with the operator's label and PIN or with the usual label and a random PIN.
 func (c *Config) tokenConfig(log *slog.Logger) (keystore.Config, error) {
-	if c.PKCS11Module == "" {
-		config, err := softhsm.Ensure(c.DataDir)
-		if err != nil {
-			return keystore.Config{}, err
-		}
-		config.MaxSessions, config.Timeout = c.PKCS11MaxSessions, c.PKCS11Timeout
-		return config, nil
-	}
 	pin, err := secretFrom(log, "pkcs11-pin-file", c.PKCS11PINFile, "SIGNET_PKCS11_PIN")
 	if err != nil {
 		return keystore.Config{}, err
 	}
-	if pin == "" {
+	config := keystore.Config{Module: c.PKCS11Module, Token: c.PKCS11Token, PIN: pin, InitArgs: c.PKCS11InitArgs}
+	switch {
+	case c.PKCS11Module != "" && pin == "":
 		return keystore.Config{}, usagef("the PIN is missing: --pkcs11-pin-file or SIGNET_PKCS11_PIN")
+	case c.PKCS11Module == "" && pin != "" && (len(pin) < 4 || len(pin) > 255): // SoftHSM2's CK_TOKEN_INFO
+		return keystore.Config{}, usagef("the PIN has %d characters: SoftHSM2 wants 4 to 255", len(pin))
+	case c.PKCS11Module == "":
+		if config, err = softhsm.Ensure(c.DataDir, c.PKCS11Token, pin); err != nil {
+			return keystore.Config{}, err
+		}
 	}
-	return keystore.Config{
-		Module: c.PKCS11Module, Token: c.PKCS11Token, PIN: pin, InitArgs: c.PKCS11InitArgs,
-		MaxSessions: c.PKCS11MaxSessions, Timeout: c.PKCS11Timeout,
-	}, nil
+	config.MaxSessions, config.Timeout = c.PKCS11MaxSessions, c.PKCS11Timeout
+	return config, nil
+}
+
+// syncToken makes what the token holds survive a power failure, which is SoftHSM2's only weakness of this kind: other
+// modules look after themselves, so that there is nothing to do.
+func (c *Config) syncToken() error {
+	if c.PKCS11Module != "" {
+		return nil
+	}
+	return softhsm.Sync(filepath.Join(c.DataDir, "softhsm"))
 }
