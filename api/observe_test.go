@@ -39,7 +39,7 @@ func TestEveryKindOfFailureHasItsStatus(t *testing.T) {
 		{fault.New(fault.Forbidden, "no"), 403, "", `{"detail":"no"}`, "INFO"},
 		{fmt.Errorf("find CA: %w", fault.New(fault.NotFound, "CA not found")), 404, "", `{"detail":"CA not found"}`, "INFO"},
 		{fault.New(fault.Conflict, "twice"), 409, "", `{"detail":"twice"}`, "INFO"},
-		{fault.New(fault.Unprocessable, "odd"), 422, "", `{"detail":[{"input":null,"loc":["body"],"msg":"odd","type":"value_error"}]}`, "INFO"},
+		{fault.New(fault.Unprocessable, "odd"), 422, "", `{"detail":[{"type":"value_error","loc":["body"],"msg":"odd","input":null}]}`, "INFO"},
 		{&fault.Error{Code: fault.RateLimited, Message: "slow", RetryAfter: 1500 * time.Millisecond}, 429, "Retry-After: 2", `{"detail":"slow"}`, "INFO"},
 		{&fault.Error{Code: fault.RateLimited, Message: "slow"}, 429, "Retry-After: 1", `{"detail":"slow"}`, "INFO"},
 		{fault.Wrap(fault.Unavailable, "away", errors.New("dial tcp")), 503, "Retry-After: 1", `{"detail":"away"}`, "WARN"},

@@ -423,8 +423,10 @@ type CertificateWithKey struct {
 
 // FieldProblem One malformed part of a request.
 type FieldProblem struct {
-	// Input What was sent; null where it would disclose a secret.
-	Input interface{} `json:"input"`
+	// Type Machine-readable kind.
+	//
+	// Example: missing
+	Type string `json:"type"`
 
 	// Loc `body`, `query` or `path`, then names and indexes.
 	//
@@ -436,10 +438,8 @@ type FieldProblem struct {
 	// Example: Field required
 	Msg string `json:"msg"`
 
-	// Type Machine-readable kind.
-	//
-	// Example: missing
-	Type string `json:"type"`
+	// Input What was sent; null where it would disclose a secret.
+	Input interface{} `json:"input"`
 }
 
 // Health defines model for Health.
