@@ -12,8 +12,8 @@ import (
 )
 
 // lockData makes the data folder and takes it, and the SQLite database wherever it is, for this process alone: two
-// servers on one such database would close each other's reservations. The locks end with the process, whatever ends it; release
-// ends them earlier.
+// servers on one such database would close each other's reservations. The locks end with the process, whatever ends it;
+// release ends them earlier.
 func (c *Config) lockData(log *slog.Logger) (release func() error, err error) {
 	if err := makeDataDir(c.DataDir); err != nil {
 		return nil, err
