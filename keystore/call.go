@@ -14,7 +14,7 @@ import (
 const generateFactor = 6
 
 // operation is one use of a session. run is called in a goroutine that has the session to itself; it may be called
-// twice, on two sessions. late gets the result when the caller has given up waiting, on the same session.
+// again, on another session. late gets the result when the caller has given up waiting, on the same session.
 type operation[T any] struct {
 	name string
 	slow bool          // a key is being made: the deadline is longer
@@ -23,7 +23,7 @@ type operation[T any] struct {
 	late func(*session, T)
 }
 
-// call runs an operation: within the token's deadline, once more on a new session when the first was lost. It fails
+// call runs an operation: within the token's deadline, again on a new session when the first was lost. It fails
 // with what explain makes of the last error.
 func call[T any](ctx context.Context, t *Token, o operation[T]) (T, error) {
 	deadline := t.timeout
@@ -44,8 +44,8 @@ func call[T any](ctx context.Context, t *Token, o operation[T]) (T, error) {
 }
 
 func attempts[T any](ctx context.Context, t *Token, o operation[T]) (T, error) {
-	for retried := false; ; {
-		v, err := attempt(ctx, t, o, retried)
+	for retries := 0; ; {
+		v, err := attempt(ctx, t, o, retries > 0)
 		c := classOf(err)
 		switch {
 		case err == nil:
@@ -56,8 +56,8 @@ func attempts[T any](ctx context.Context, t *Token, o operation[T]) (T, error) {
 			if err := t.awaitSession(ctx); err != nil {
 				return v, err
 			}
-		case c.retried() && !retried:
-			retried = true
+		case retries < c.retries():
+			retries++
 		default:
 			return v, err
 		}

@@ -35,10 +35,20 @@ const (
 	classPIN                  // the PIN was refused: never again
 )
 
-// retried tells the classes that are worth one more attempt on a new session.
-func (c class) retried() bool {
-	return c == classSession || c == classLogin || c == classObject || c == classModule
+// retries is how many more attempts, each on a new session, an error of the class is worth. Whatever takes the sessions
+// or the login away may do so again while the key is being found anew; a device that failed twice has failed.
+func (c class) retries() int {
+	switch c {
+	case classSession, classLogin, classObject:
+		return 4
+	case classModule:
+		return 1
+	}
+	return 0
 }
+
+// retried tells the classes that are worth another attempt.
+func (c class) retried() bool { return c.retries() > 0 }
 
 // classes is the error taxonomy. A CKR that is not listed is final, unless a vendor defined it.
 var classes = map[pkcs11.Error]class{
