@@ -124,7 +124,8 @@ func TestLoginSaysWhenTheDatabaseIsAway(t *testing.T) {
 	}
 }
 
-// Only the order of magnitude is held: without a hash to compare with, an unknown user costs microseconds.
+// Only the order of magnitude is held, so that a busy machine changes nothing: without a hash to compare with, an
+// unknown user costs microseconds, a hundredth of the others.
 func TestUnknownUsersCostAsMuchTimeAsKnownOnes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(c *identity.Config) { c.BcryptCost = 7 })
@@ -134,7 +135,7 @@ func TestUnknownUsersCostAsMuchTimeAsKnownOnes(t *testing.T) {
 	}
 	fastest := func(username, tried string) time.Duration {
 		best := time.Hour
-		for range 3 {
+		for range 4 {
 			start := time.Now()
 			_, err := w.Login(w.ctx, username, tried)
 			best = min(best, time.Since(start))
@@ -149,7 +150,7 @@ func TestUnknownUsersCostAsMuchTimeAsKnownOnes(t *testing.T) {
 		"long password":   fastest("known", strings.Repeat(newPassword, 10)),
 		"nobody, no word": fastest("", ""),
 	} {
-		if took < known/3 {
+		if took < known/20 {
 			t.Errorf("%s takes %v, a known user %v", name, took, known)
 		}
 	}
