@@ -36,7 +36,7 @@ type suite struct{ m *testing.M }
 func (s suite) Run() int {
 	// The tests here wait for processes more than they compute.
 	flag.Parse()
-	if err := flag.Set("test.parallel", "8"); err != nil {
+	if err := flag.Set("test.parallel", "4"); err != nil {
 		panic(err)
 	}
 	return pgtest.Run(s.m)
