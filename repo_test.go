@@ -30,20 +30,21 @@ var mayImport = map[string][]string{
 	"policy":   nil,
 	"signer":   nil,
 	"keystore": nil,
+	"evidence": nil,
 	"api/wire": nil,
 
 	"client":     {"api/wire"},
 	"identity":   {"policy", "fault", "audit"},
-	"ca":         {"policy", "signer", "fault", "audit"},
-	"store":      {"ca", "identity", "policy", "fault", "audit"},
+	"ca":         {"policy", "signer", "evidence", "fault", "audit"},
+	"store":      {"ca", "evidence", "identity", "policy", "fault", "audit"},
 	"softhsm":    {"keystore"},
-	"api":        {"ca", "identity", "policy", "fault", "audit", "api/wire"},
+	"api":        {"ca", "evidence", "identity", "policy", "fault", "audit", "api/wire"},
 	"cmd/signet": {"*"},
 
 	// Support for the tests of several packages.
 	"softhsm/softhsmtest":   {"softhsm", "keystore"},
 	"store/pgtest":          nil,
-	"ca/catest":             {"ca", "audit", "fault", "policy"},
+	"ca/catest":             {"ca", "audit", "evidence", "fault", "policy"},
 	"identity/identitytest": {"identity", "audit", "fault", "policy"},
 	"api/contract":          {"api", "api/wire"},
 }
