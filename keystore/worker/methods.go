@@ -19,6 +19,7 @@ type method[In, Out any] struct {
 	name  string
 	op    string // what Observe is told; "" is nothing
 	slow  bool   // a key is being made: the deadline is longer
+	known bool   // it uses a key that is there, so that not to find it says something of the token
 	again bool   // it changes nothing that a second time would change again, so a lost call is repeated once
 }
 
@@ -59,18 +60,17 @@ func (m method[In, Out]) orLate(ctx context.Context, p *process, in In, late fun
 		left = time.Until(deadline)
 	}
 	id := p.last.Add(1)
-	request := encodeCall(id, left, m.name, argument.Bytes())
+	r := request{id: id, frame: encodeCall(id, left, m.name, argument.Bytes()), slow: m.slow, known: m.known}
 	clear(argument.Bytes())
-	defer clear(request)
-	var unwanted func(answer)
+	defer clear(r.frame)
 	if late != nil {
-		unwanted = func(a answer) {
+		r.late = func(a answer) {
 			if out, err := m.decode(a); err == nil {
 				late(out)
 			}
 		}
 	}
-	a, err := p.exchange(ctx, request, id, m.slow, unwanted)
+	a, err := p.exchange(ctx, r)
 	if err != nil {
 		return out, err
 	}
@@ -155,7 +155,7 @@ var (
 	unsealSecret = define(method[sealRequest, []byte]{name: "unseal", op: "unseal", again: true}, func(ctx context.Context, s *server, r sealRequest) ([]byte, error) {
 		return s.token.Unseal(ctx, r.Secret, r.AAD)
 	})
-	check = define(method[bool, bool]{name: "check", op: "check", again: true}, func(ctx context.Context, s *server, _ bool) (bool, error) {
+	check = define(method[bool, bool]{name: "check", op: "check", known: true, again: true}, func(ctx context.Context, s *server, _ bool) (bool, error) {
 		return true, s.token.Check(ctx)
 	})
 	info = define(method[bool, keystore.Info]{name: "info", op: "info", again: true}, func(ctx context.Context, s *server, _ bool) (keystore.Info, error) {

@@ -22,7 +22,7 @@ import (
 // errLost is the fate of a call whose worker ended before it answered.
 var errLost = fmt.Errorf("%w: the token worker ended", keystore.ErrUnavailable)
 
-var errHangs = fmt.Errorf("%w: it answered nothing for as long as a call may take", errLost)
+var errUseless = fmt.Errorf("%w: nothing worked in it for as long as a call may take", errLost)
 
 // descriptor is the worker's end of the socket pair.
 const descriptor = 3
@@ -44,13 +44,23 @@ type process struct {
 	end  error // set when dead
 	wait map[uint64]chan answer
 	slow int       // of wait, how many make keys
-	hush time.Time // since when calls wait and nothing was answered
+	good time.Time // when the token worked last
+	bad  time.Time // since when it has not, zero while it does
 }
 
 // answer is what came back for a call: a body or an error.
 type answer struct {
 	body []byte
 	err  error
+}
+
+// request is a call to be sent.
+type request struct {
+	id    uint64
+	frame []byte
+	slow  bool         // a key is being made
+	known bool         // its key is there: not to find it says something of the token
+	late  func(answer) // if set, gets an answer that comes when nobody waits for it any more
 }
 
 // spawn starts a worker and makes it open the token, within the deadline of an operation.
@@ -166,34 +176,29 @@ func (p *process) answered(id uint64, a answer) {
 	p.mu.Lock()
 	waiting := p.wait[id]
 	delete(p.wait, id)
-	if !errors.Is(a.err, context.DeadlineExceeded) { // what was given up by the worker is no sign of life of the module
-		p.hush = time.Now()
-	}
 	p.mu.Unlock()
 	if waiting != nil {
 		waiting <- a
 	}
 }
 
-// exchange sends a request and waits for its answer. When ctx ends first, the worker is told, and late gets the answer
-// if one comes after all. Errors: [errLost] when the worker ends.
-func (p *process) exchange(ctx context.Context, request []byte, id uint64, slow bool, late func(answer)) (answer, error) {
-	waiting := make(chan answer, 1)
-	if err := p.expect(id, waiting, slow); err != nil {
+// exchange sends a request and waits for its answer. When ctx ends first, the worker is told. Errors: [errLost] when the
+// worker ends.
+func (p *process) exchange(ctx context.Context, r request) (answer, error) {
+	start, waiting := time.Now(), make(chan answer, 1)
+	if err := p.expect(r, waiting); err != nil {
 		return answer{}, err
 	}
-	if slow {
+	if r.slow {
 		defer p.fast()
 	}
-	if err := p.link.send(request); err != nil {
-		p.forget(id)
+	if err := p.link.send(r.frame); err != nil {
+		p.forget(r.id)
 		return answer{}, fmt.Errorf("%w: %w", errLost, err)
 	}
 	select {
 	case a := <-waiting:
-		if errors.Is(a.err, context.DeadlineExceeded) {
-			p.suspect()
-		}
+		p.judge(r, start, a.err)
 		return a, nil
 	case <-p.dead:
 		select {
@@ -203,16 +208,15 @@ func (p *process) exchange(ctx context.Context, request []byte, id uint64, slow 
 			return answer{}, p.cause()
 		}
 	case <-ctx.Done():
-		if late == nil {
-			p.forget(id)
+		if r.late == nil {
+			p.forget(r.id)
 		} else {
-			go p.afterwards(waiting, late)
+			go p.afterwards(waiting, r.late)
 		}
-		_ = p.link.send(encodeCancel(id))
-		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			p.suspect()
-		}
-		return answer{}, fmt.Errorf("%w: no answer in time: %w", keystore.ErrUnavailable, context.Cause(ctx))
+		_ = p.link.send(encodeCancel(r.id))
+		err := fmt.Errorf("%w: no answer in time: %w", keystore.ErrUnavailable, context.Cause(ctx))
+		p.judge(r, start, err)
+		return answer{}, err
 	}
 }
 
@@ -224,17 +228,14 @@ func (p *process) afterwards(waiting <-chan answer, late func(answer)) {
 	}
 }
 
-func (p *process) expect(id uint64, waiting chan answer, slow bool) error {
+func (p *process) expect(r request, waiting chan answer) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.end != nil {
 		return p.end
 	}
-	if len(p.wait) == 0 {
-		p.hush = time.Now()
-	}
-	p.wait[id] = waiting
-	if slow {
+	p.wait[r.id] = waiting
+	if r.slow {
 		p.slow++
 	}
 	return nil
@@ -252,18 +253,34 @@ func (p *process) fast() {
 	p.slow--
 }
 
-// suspect gives the worker up when calls have waited for as long as the deadline of one and nothing at all was
-// answered: the process is stopped, or the module hangs. A module may answer nothing while it makes a key.
-func (p *process) suspect() {
+// judge learns how a call went that began at start. When nothing has worked for as long as a call may take, the worker
+// is given up: the process is stopped, a call hangs in the module and keeps it from being initialized anew, or the
+// module is beyond its own recovery, as SoftHSM2 is when its folder was away for a moment. A module may do nothing else while it makes a key.
+func (p *process) judge(r request, start time.Time, err error) {
+	if errors.Is(err, context.Canceled) {
+		return // by the caller
+	}
+	now := time.Now()
 	p.mu.Lock()
+	if !errors.Is(err, keystore.ErrUnavailable) && !(r.known && errors.Is(err, keystore.ErrNotFound)) {
+		p.good, p.bad = now, time.Time{}
+		p.mu.Unlock()
+		return
+	}
+	if p.bad.IsZero() {
+		p.bad = start
+		if p.good.After(start) {
+			p.bad = p.good
+		}
+	}
 	limit := p.token.timeout
 	if p.slow > 0 {
 		limit *= slowFactor
 	}
-	hangs := time.Since(p.hush) >= limit*9/10 // calls that share a deadline end a moment apart
+	useless := now.Sub(p.bad) >= limit*9/10 // calls that share a deadline end a moment apart
 	p.mu.Unlock()
-	if hangs {
-		p.fail(errHangs)
+	if useless {
+		p.fail(errUseless)
 	}
 }
 

@@ -121,7 +121,7 @@ func (p *process) sign(ctx context.Context, k *key, r signRequest, opts crypto.S
 		return nil, err
 	}
 	id := p.last.Add(1)
-	a, err := p.exchange(ctx, r.frame(id), id, false, nil)
+	a, err := p.exchange(ctx, request{id: id, frame: r.frame(id), known: true})
 	if err == nil {
 		err = a.err
 	}

@@ -130,6 +130,27 @@ func TestACallHasItsDeadlineWhileTheWorkerHangs(t *testing.T) {
 	await(t, 30*time.Second, "signing again", func() bool { return signDigest(key) == nil })
 }
 
+// Put back, the folder of a SoftHSM2 token is not seen again until the module is initialized anew.
+func TestAModuleThatDoesNotRecoverIsReplaced(t *testing.T) {
+	t.Parallel()
+	home := newHome(t)
+	cfg := home.config()
+	cfg.Keystore.Timeout = 2 * time.Second
+	token := start(t, cfg)
+	key, _ := generate(t, token, keystore.EC, 256)
+	pid := token.PID()
+	tokens := home.Dir + "/tokens"
+	if err := os.Rename(tokens, tokens+".away"); err != nil {
+		t.Fatal(err)
+	}
+	await(t, 30*time.Second, "signing fails", func() bool { return signDigest(key) != nil })
+	if err := os.Rename(tokens+".away", tokens); err != nil {
+		t.Fatal(err)
+	}
+	took := await(t, 30*time.Second, "signing again", func() bool { return signDigest(key) == nil })
+	t.Logf("signing again after %v, by the same worker: %t", took, token.PID() == pid)
+}
+
 func TestAWrongPINIsTriedOnce(t *testing.T) {
 	t.Parallel()
 	var logins atomic.Int64

@@ -47,7 +47,7 @@ type Config struct {
 
 // Token is a token in another process. It is safe for concurrent use.
 //
-// A worker that dies, or that answers nothing for as long as the deadline of a call, is killed and replaced. Calls in
+// A worker that dies, or in which nothing works for as long as the deadline of a call, is killed and replaced. Calls in
 // flight fail with [keystore.ErrUnavailable]; signatures and calls that change nothing are tried once more on the next
 // worker, within their deadline. A PIN that was refused once ends that: all calls fail with [keystore.ErrPIN].
 type Token struct {
