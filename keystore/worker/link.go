@@ -36,7 +36,7 @@ type frame struct {
 	body []byte
 }
 
-// newFrame begins a frame; seal completes it.
+// newFrame begins a frame; sealed completes it.
 func newFrame(kind byte, id uint64, size int) []byte {
 	b := make([]byte, 4, headSize+size)
 	b = append(b, kind)

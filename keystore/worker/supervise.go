@@ -21,7 +21,7 @@ const (
 )
 
 // supervise replaces workers until the token is closed or refuses the PIN.
-func (t *Token) supervise(p *process) {
+func (t *Token) supervise(ctx context.Context, p *process) {
 	for {
 		<-p.dead
 		p.kill()
@@ -32,7 +32,7 @@ func (t *Token) supervise(p *process) {
 		if !t.lost(p) {
 			return
 		}
-		if p = t.replace(); p == nil {
+		if p = t.replace(ctx); p == nil {
 			return
 		}
 	}
@@ -57,12 +57,12 @@ func (t *Token) lost(p *process) bool {
 }
 
 // replace starts workers, with pauses, until one has opened the token; nil when none is wanted any more.
-func (t *Token) replace() *process {
+func (t *Token) replace(ctx context.Context) *process {
 	for {
-		if !t.pause() {
+		if !t.pause(ctx) {
 			return nil
 		}
-		p, err := t.spawn(context.Background())
+		p, err := t.spawn(ctx)
 		if errors.Is(err, keystore.ErrPIN) {
 			t.refuse(err)
 		}
@@ -91,7 +91,7 @@ func (t *Token) replace() *process {
 }
 
 // pause waits before the next attempt, not at all after the first failure, and reports whether one is wanted.
-func (t *Token) pause() bool {
+func (t *Token) pause(ctx context.Context) bool {
 	t.mu.Lock()
 	failures, final := t.failures, t.final
 	t.mu.Unlock()
@@ -106,7 +106,7 @@ func (t *Token) pause() bool {
 	select {
 	case <-timer.C:
 		return true
-	case <-t.stop:
+	case <-ctx.Done():
 		return false
 	}
 }

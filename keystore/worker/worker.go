@@ -53,8 +53,8 @@ type Config struct {
 type Token struct {
 	cfg     Config
 	timeout time.Duration
-	stop    chan struct{}  // closed by Close
-	ended   sync.WaitGroup // the supervisor
+	stop    context.CancelFunc // ends the supervisor
+	ended   sync.WaitGroup
 
 	keyNumber atomic.Uint32
 
@@ -73,13 +73,14 @@ func Start(ctx context.Context, cfg Config) (*Token, error) {
 	if cfg.Keystore.Timeout <= 0 {
 		cfg.Keystore.Timeout = defaultTimeout
 	}
-	t := &Token{cfg: cfg, timeout: cfg.Keystore.Timeout, stop: make(chan struct{}), changed: make(chan struct{}), keys: map[string]*key{}}
+	t := &Token{cfg: cfg, timeout: cfg.Keystore.Timeout, changed: make(chan struct{}), keys: map[string]*key{}}
 	p, err := t.spawn(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("start token worker: %w", err)
 	}
 	t.current = p
-	t.ended.Go(func() { t.supervise(p) })
+	ctx, t.stop = context.WithCancel(context.WithoutCancel(ctx)) // ctx is that of the start, not of the service
+	t.ended.Go(func() { t.supervise(ctx, p) })
 	return t, nil
 }
 
@@ -94,7 +95,7 @@ func (t *Token) Close() error {
 	if closed {
 		return nil
 	}
-	close(t.stop)
+	t.stop()
 	var err error
 	if p != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), t.timeout)
