@@ -26,7 +26,11 @@ func (a *Authority) AcceptKeyGrade(ctx context.Context, caller policy.Caller, id
 	}
 	next := c.Proof
 	next.Accepted = evidence.Acceptance{}
-	if g != evidence.Drilled {
+	switch g {
+	case evidence.Drilled:
+	case "":
+		return CA{}, a.refuse(&policy.Violation{Reasons: []string{"a grade must be named"}})
+	default:
 		if next.Accepted, err = a.acceptance(caller, g, reason); err != nil {
 			return CA{}, a.refuse(err)
 		}

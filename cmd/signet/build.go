@@ -95,7 +95,8 @@ func (p *program) build(ctx context.Context, log *slog.Logger, addr net.Addr) (_
 	}
 	s.authority = ca.New(ca.Config{
 		Store: p.store(s.db), Keys: s.keys, PublicURL: base,
-		CRLValidity: c.CRLValidity, CRLRefresh: c.CRLRefresh, Now: p.now, Hooks: s.metrics.hooks(s.failed),
+		CRLValidity: c.CRLValidity, CRLRefresh: c.CRLRefresh, DrillInterval: drillInterval, Version: programVersion(),
+		Now: p.now, Hooks: s.metrics.hooks(s.failed),
 	})
 	if s.people, err = identity.New(identity.Config{
 		Store: s.db, Secret: secret, AccessTTL: c.AccessTokenTTL, RefreshTTL: c.RefreshTokenTTL,
@@ -127,7 +128,7 @@ func (p *program) store(db *store.DB) ca.Store {
 }
 
 func (p *program) keys(token *keystore.Token) ca.Keys {
-	keys := &tokenKeys{token: token, sync: p.config.syncToken}
+	keys := &tokenKeys{name: p.config.tokenName(), token: token, sync: p.config.syncToken}
 	if p.wrapKeys != nil {
 		return p.wrapKeys(keys)
 	}

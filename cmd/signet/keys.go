@@ -12,11 +12,11 @@ import (
 	"signet/ca"
 	"signet/fault"
 	"signet/keystore"
-	"signet/policy"
 )
 
 // tokenKeys is a PKCS#11 token as the certificate authority sees it.
 type tokenKeys struct {
+	name  string // of the token, in the configuration
 	token *keystore.Token
 	sync  func() error // makes new keys survive a power failure
 
@@ -26,22 +26,47 @@ type tokenKeys struct {
 
 var _ ca.Keys = (*tokenKeys)(nil)
 
+// Default implements [ca.Keys].
+func (k *tokenKeys) Default() string { return k.name }
+
+// Tokens implements [ca.Keys].
+func (k *tokenKeys) Tokens() []string { return []string{k.name} }
+
 // Generate implements [ca.Keys]. The key is on disk when it returns.
-func (k *tokenKeys) Generate(ctx context.Context, id []byte, label string, spec policy.KeySpec) (crypto.Signer, error) {
-	key, err := k.token.Generate(ctx, keystore.Spec{ID: id, Label: label, Type: keystore.KeyType(spec.Type), Size: spec.Size})
+func (k *tokenKeys) Generate(ctx context.Context, r ca.KeyRequest) (crypto.Signer, error) {
+	key, err := k.token.Generate(ctx, keystore.Spec{ID: r.ID, Label: r.Label, Type: keystore.KeyType(r.Spec.Type), Size: r.Spec.Size})
 	if err != nil {
 		return nil, tokenFault(err)
 	}
 	if err := k.sync(); err != nil {
-		return nil, fmt.Errorf("keep key %x: %w", id, err)
+		return nil, fmt.Errorf("keep key %x: %w", r.ID, err)
 	}
 	return key, nil
 }
 
 // Signer implements [ca.Keys].
-func (k *tokenKeys) Signer(ctx context.Context, id, publicKey []byte) (crypto.Signer, error) {
-	key, err := k.token.Signer(ctx, id, publicKey)
+func (k *tokenKeys) Signer(ctx context.Context, r ca.KeyRef) (crypto.Signer, error) {
+	key, err := k.token.Signer(ctx, r.ID, r.PublicKey)
 	return key, tokenFault(err)
+}
+
+// Destroy implements [ca.Keys]. The key is gone from the disk too when it returns.
+func (k *tokenKeys) Destroy(ctx context.Context, _ string, id []byte) error {
+	if err := k.token.Destroy(ctx, id); err != nil {
+		return keyFault(err)
+	}
+	if err := k.sync(); err != nil {
+		return fmt.Errorf("keep that key %x is gone: %w", id, err)
+	}
+	return nil
+}
+
+// keyFault is tokenFault for a key that somebody asked for by its id: that it is not there is an answer.
+func keyFault(err error) error {
+	if errors.Is(err, keystore.ErrNotFound) {
+		return fault.Wrap(fault.NotFound, "the token has no such key", err)
+	}
+	return tokenFault(err)
 }
 
 // Seal implements [ca.Keys]. The first one makes the key-encryption key, or finds one that the last run may have made
