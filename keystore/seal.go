@@ -15,6 +15,7 @@ const kekLabel = "signet-kek"
 // secret is a key-encryption key in the token, named by its CKA_ID.
 type secret struct {
 	id    []byte
+	bar   Bar
 	found atomic.Pointer[found]
 }
 
@@ -141,7 +142,7 @@ func (t *Token) secretHandle(s *session, k *secret) (pkcs11.ObjectHandle, error)
 	case 2:
 		return 0, fmt.Errorf("%w: there are several secret keys with it", ErrMismatch)
 	}
-	if err := s.prove(objects[0], pkcs11.CKO_SECRET_KEY); err != nil {
+	if err := s.prove(objects[0], pkcs11.CKO_SECRET_KEY, k.bar); err != nil {
 		return 0, err
 	}
 	k.found.Store(&found{generation, objects[0]})
@@ -169,8 +170,8 @@ func (t *Token) sealingKey(ctx context.Context) (*secret, error) {
 	if t.kek != nil {
 		return t.kek, nil
 	}
-	id, err := t.ownKey(ctx, pkcs11.CKO_SECRET_KEY, kekLabel, func(id []byte) error {
-		b := &birth{id: id, class: pkcs11.CKO_SECRET_KEY, generate: func(s *session) error {
+	id, bar, err := t.ownKey(ctx, pkcs11.CKO_SECRET_KEY, kekLabel, func(id []byte, bar Bar) error {
+		b := &birth{id: id, class: pkcs11.CKO_SECRET_KEY, bar: bar, generate: func(s *session) error {
 			return s.generateSecret(pkcs11.CKM_AES_KEY_GEN, secretTemplate(id, kekLabel))
 		}}
 		_, err := call(ctx, t, operation[struct{}]{name: "generate", lock: t.slot.generating, run: func(s *session) (struct{}, error) {
@@ -183,7 +184,7 @@ func (t *Token) sealingKey(ctx context.Context) (*secret, error) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.kek = &secret{id: id}
+	t.kek = &secret{id: id, bar: bar}
 	t.keks[string(id)] = t.kek
 	return t.kek, nil
 }

@@ -34,8 +34,13 @@ func (s *signer) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byt
 	if err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
 	}
-	return call(context.Background(), s.token, operation[[]byte]{name: "sign", run: func(session *session) ([]byte, error) {
-		return s.sign(session, p)
+	return s.token.signPlan(context.Background(), s.key, "sign", p, false)
+}
+
+// signPlan makes a signature with a key that was found before. Impatient callers have another token to turn to.
+func (t *Token) signPlan(ctx context.Context, k *key, name string, p plan, impatient bool) ([]byte, error) {
+	return call(ctx, t, operation[[]byte]{name: name, known: k, impatient: impatient, run: func(session *session) ([]byte, error) {
+		return (&signer{t, k}).sign(session, p)
 	}})
 }
 
