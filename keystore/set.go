@@ -129,7 +129,6 @@ type failover struct {
 	keys map[*Token]*key
 }
 
-
 // Public implements [crypto.Signer].
 func (f *failover) Public() crypto.PublicKey { return f.public }
 

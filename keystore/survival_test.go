@@ -32,7 +32,10 @@ func TestLostSessionsAreSurvived(t *testing.T) {
 		{"check", func() error { return token.Check(t.Context()) }},
 		{"seal", func() error { _, err := token.Seal(t.Context(), []byte("x"), nil); return err }},
 		{"unseal", func() error { _, err := token.Unseal(t.Context(), sealed, nil); return err }},
-		{"find", func() error { _, err := token.Signer(t.Context(), id, mustDER(t, key.Public()), keystore.BarBorn); return err }},
+		{"find", func() error {
+			_, err := token.Signer(t.Context(), id, mustDER(t, key.Public()), keystore.BarBorn)
+			return err
+		}},
 		{"attributes", func() error { _, err := token.Attributes(t.Context(), id); return err }},
 		{"info", func() error { _, err := token.Info(t.Context()); return err }},
 		{"generate", func() error {
