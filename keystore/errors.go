@@ -1,8 +1,10 @@
 package keystore
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/miekg/pkcs11"
 )
@@ -137,4 +139,34 @@ func explain(op string, err error) error {
 		return fmt.Errorf("%s: %w: %w", op, ErrUnavailable, err)
 	}
 	return fmt.Errorf("%s: %w", op, err)
+}
+
+// Reason is what may be said of an error to somebody who may not see the error itself: the name of the CKR, or a few
+// words, or "".
+func Reason(err error) string {
+	ckr, isCKR := errors.AsType[pkcs11.Error](err)
+	switch {
+	case errors.Is(err, ErrPIN):
+		return "the PIN was refused"
+	case errors.Is(err, ErrNotFound), errors.Is(err, ErrMismatch):
+		return "its health key is missing: it may be another token"
+	case isCKR:
+		return ckrName(ckr)
+	case errors.Is(err, errNoToken):
+		return "there is no such token"
+	case errors.Is(err, errNoAnswer), errors.Is(err, context.DeadlineExceeded):
+		return errNoAnswer.Error()
+	}
+	return ""
+}
+
+// ckrName is the name of a return value, which miekg/pkcs11 does not know of all.
+func ckrName(ckr pkcs11.Error) string {
+	if ckr == ckrActionProhibited {
+		return "CKR_ACTION_PROHIBITED"
+	}
+	if _, name, ok := strings.Cut(ckr.Error(), "CKR_"); ok {
+		return "CKR_" + name
+	}
+	return fmt.Sprintf("CKR 0x%x", uint(ckr))
 }

@@ -163,6 +163,9 @@ func (t *Token) disconnect(ctx context.Context) error {
 	return nil
 }
 
+// Sessions is the number of sessions that are open.
+func (t *Token) Sessions() int { return t.pool.size() }
+
 // Info describes the token for people: manufacturer, model, serial, firmware.
 type Info struct {
 	Manufacturer, Model, Serial, Label, Firmware, Library string

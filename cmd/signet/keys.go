@@ -15,10 +15,10 @@ import (
 	"signet/policy"
 )
 
-// tokenKeys is a PKCS#11 token as the certificate authority sees it.
+// tokenKeys is the PKCS#11 tokens as the certificate authority sees them.
 type tokenKeys struct {
-	token *keystore.Token
-	sync  func() error // makes new keys survive a power failure
+	tokens *keystore.Set
+	sync   func() error // makes new keys survive a power failure
 
 	sealing sync.Mutex // held by the first Seal
 	sealed  atomic.Bool
@@ -28,7 +28,11 @@ var _ ca.Keys = (*tokenKeys)(nil)
 
 // Generate implements [ca.Keys]. The key is on disk when it returns.
 func (k *tokenKeys) Generate(ctx context.Context, id []byte, label string, spec policy.KeySpec) (crypto.Signer, error) {
-	key, err := k.token.Generate(ctx, keystore.Spec{ID: id, Label: label, Type: keystore.KeyType(spec.Type), Size: spec.Size})
+	token, err := k.tokens.Token("")
+	if err != nil {
+		return nil, err
+	}
+	key, err := token.Generate(ctx, keystore.Spec{ID: id, Label: label, Type: keystore.KeyType(spec.Type), Size: spec.Size})
 	if err != nil {
 		return nil, tokenFault(err)
 	}
@@ -40,14 +44,14 @@ func (k *tokenKeys) Generate(ctx context.Context, id []byte, label string, spec 
 
 // Signer implements [ca.Keys].
 func (k *tokenKeys) Signer(ctx context.Context, id, publicKey []byte) (crypto.Signer, error) {
-	key, err := k.token.Signer(ctx, id, publicKey)
+	key, err := k.tokens.Signer(ctx, "", id, publicKey, keystore.BarBorn)
 	return key, tokenFault(err)
 }
 
 // Seal implements [ca.Keys]. The first one makes the key-encryption key, or finds one that the last run may have made
 // shortly before the power failed: nothing leaves here under a key that is not on disk.
 func (k *tokenKeys) Seal(ctx context.Context, plaintext, aad []byte) ([]byte, error) {
-	sealed, err := k.token.Seal(ctx, plaintext, aad)
+	sealed, err := k.tokens.Seal(ctx, plaintext, aad)
 	if err != nil {
 		return nil, tokenFault(err)
 	}
@@ -73,7 +77,7 @@ func (k *tokenKeys) keepSealingKey() error {
 
 // Unseal implements [ca.Keys].
 func (k *tokenKeys) Unseal(ctx context.Context, sealed, aad []byte) ([]byte, error) {
-	plaintext, err := k.token.Unseal(ctx, sealed, aad)
+	plaintext, err := k.tokens.Unseal(ctx, sealed, aad)
 	return plaintext, tokenFault(err)
 }
 
