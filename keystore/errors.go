@@ -148,10 +148,10 @@ func Reason(err error) string {
 	switch {
 	case errors.Is(err, ErrPIN):
 		return "the PIN was refused"
-	case errors.Is(err, ErrNotFound), errors.Is(err, ErrMismatch):
-		return "its health key is missing: it may be another token"
 	case isCKR:
 		return ckrName(ckr)
+	case errors.Is(err, ErrNotFound), errors.Is(err, ErrMismatch):
+		return "its health key is missing: it may be another token"
 	case errors.Is(err, errNoToken):
 		return "there is no such token"
 	case errors.Is(err, errNoAnswer), errors.Is(err, context.DeadlineExceeded):

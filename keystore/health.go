@@ -256,7 +256,9 @@ func (t *Token) revive(n int, absent bool) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
-	if restart := t.module.restart(ctx, epoch); restart != nil {
+	if restart := t.module.restart(ctx, epoch); errors.Is(err, pkcs11.Error(pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED)) && restart != nil {
+		return restart // the last one did not work either: this is why
+	} else if restart != nil {
 		return fmt.Errorf("%w; %w", err, restart)
 	}
 	if err = t.sign(false); errors.Is(err, ErrNotFound) || errors.Is(err, ErrMismatch) || errors.Is(err, ErrEvidence) {
