@@ -22,6 +22,7 @@ type operation[T any] struct {
 	name      string
 	slow      bool          // a key is being made: the deadline is longer
 	probing   bool          // what the token answers says nothing of its health: the attempt provokes errors
+	once      bool          // never repeat it: it cannot be told whether a failed attempt did its work
 	impatient bool          // do not wait for a token that is away: there is another one
 	known     *key          // the key that is used, if it was found before: that it is gone needs a second look
 	lock      chan struct{} // if set, held from before the session is taken until run has returned, waited for or not
@@ -69,7 +70,7 @@ func attempts[T any](ctx context.Context, t *Token, o operation[T]) (v T, err er
 		case err == nil:
 			t.health.succeeded()
 			return v, nil
-		case ctx.Err() != nil:
+		case ctx.Err() != nil || o.once:
 			return v, err
 		case c == classBusy:
 			if err := t.awaitSession(ctx); err != nil {

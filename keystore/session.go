@@ -63,7 +63,7 @@ func (t *Token) login(s *session) error {
 		return err
 	}
 	if in {
-		if t.slot.generation.Load() > 0 && t.slot.pin != sha256.Sum256(t.pin) {
+		if t.slot.generation.Load() > 0 && t.slot.pin != pinSum(t.pin) {
 			return fmt.Errorf("%w: this process is logged in with another one", ErrPIN)
 		}
 		return nil
@@ -88,10 +88,13 @@ func (t *Token) login(s *session) error {
 	if err != nil {
 		return fmt.Errorf("log in: %w", err)
 	}
-	t.slot.pin = sha256.Sum256(t.pin)
+	t.slot.pin = pinSum(t.pin)
 	t.slot.generation.Add(1)
 	return nil
 }
+
+// pinSum tells PINs apart without keeping them.
+func pinSum(pin []byte) [sha256.Size]byte { return sha256.Sum256(pin) }
 
 // refused reports whether the token refused the PIN before. The slot is locked.
 func (t *Token) refused() bool {
