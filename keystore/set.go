@@ -132,6 +132,21 @@ type failover struct {
 // Public implements [crypto.Signer].
 func (f *failover) Public() crypto.PublicKey { return f.public }
 
+// Ready is [signer.Ready] for a key that may be in several tokens: one that is there and has the key is enough.
+func (f *failover) Ready() error {
+	ctx, cancel := context.WithTimeout(context.Background(), f.home.timeout/2)
+	defer cancel()
+	for _, t := range f.set.order(f.home) {
+		if !t.State().Up {
+			continue
+		}
+		if _, err := f.in(ctx, t, true); err == nil {
+			return nil
+		}
+	}
+	return f.home.ready()
+}
+
 // in returns the key as it lies in a token, looked up once.
 func (f *failover) in(ctx context.Context, t *Token, impatient bool) (*key, error) {
 	f.mu.Lock()

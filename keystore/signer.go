@@ -25,6 +25,15 @@ type signer struct {
 // Public returns an *rsa.PublicKey, *ecdsa.PublicKey or ed25519.PublicKey.
 func (s *signer) Public() crypto.PublicKey { return s.key.public }
 
+// Ready waits, as long as operations do, for a token that is away. Errors: [ErrUnavailable].
+func (s *signer) Ready() error { return s.token.ready() }
+
+func (t *Token) ready() error {
+	ctx, cancel := context.WithTimeout(context.Background(), t.timeout)
+	defer cancel()
+	return t.health.await(ctx, false)
+}
+
 // Sign signs in the token and verifies the signature before returning it. RSA and ECDSA sign a digest of the length
 // of opts' hash (SHA-256, SHA-384 or SHA-512), RSA with PSS when opts is an [*rsa.PSSOptions]; ECDSA signatures are
 // ASN.1 DER. Ed25519 signs the message itself (opts.HashFunc() is 0). rand is not used. Errors: [ErrUnavailable],

@@ -43,7 +43,8 @@ type server struct {
 	people    *identity.Service
 	ready     *readiness
 	handler   http.Handler
-	exclusive bool // no other process uses the database
+	labels    string // of the tokens, for people
+	exclusive bool   // no other process uses the database
 }
 
 // logger writes structured logs of the configured level and format.

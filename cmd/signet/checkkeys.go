@@ -43,8 +43,8 @@ func (s *server) checkKeys(ctx context.Context, acceptMissing bool) error {
 		}
 	}
 	if all > 0 && absent == all && !acceptMissing {
-		return fmt.Errorf("the token has the key of none of the %d CAs in the database: this is not the token of this database; "+
-			"start with the token that belongs to it, or restore it (--accept-missing-ca-keys starts all the same)", all)
+		return fmt.Errorf("token %s has the key of none of the %d CAs in the database: this is not the token of this database; "+
+			"start with the token that belongs to it, or restore it (--accept-missing-ca-keys starts all the same)", s.labels, all)
 	}
 	return nil
 }

@@ -115,11 +115,14 @@ func (s *server) openTokens(ctx context.Context, c *Config) (err error) {
 	if err != nil {
 		return err
 	}
+	var labels []string
 	for i := range all {
 		name := all[i].Name
+		labels = append(labels, fmt.Sprintf("%q", all[i].Token))
 		all[i].Observe = func(op string, took time.Duration, err error) { s.metrics.token(name, op, took, err) }
 		all[i].Changed = func(state keystore.State) { s.tokenChanged(name, state) }
 	}
+	s.labels = strings.Join(labels, " or ")
 	s.tokens, err = keystore.OpenSet(ctx, all)
 	return err
 }
