@@ -31,6 +31,7 @@ const (
 	AuditActionOrgRemoveUser        AuditAction = "org_remove_user"
 	AuditActionOrgUpdate            AuditAction = "org_update"
 	AuditActionSessionsInvalidate   AuditAction = "sessions_invalidate"
+	AuditActionTokenPin             AuditAction = "token_pin"
 	AuditActionTokenRefresh         AuditAction = "token_refresh"
 	AuditActionUserCreate           AuditAction = "user_create"
 	AuditActionUserDelete           AuditAction = "user_delete"
@@ -83,6 +84,8 @@ func (e AuditAction) Valid() bool {
 	case AuditActionOrgUpdate:
 		return true
 	case AuditActionSessionsInvalidate:
+		return true
+	case AuditActionTokenPin:
 		return true
 	case AuditActionTokenRefresh:
 		return true
