@@ -107,10 +107,12 @@ func (f *Faults) Clone(t testing.TB) (keystore.Config, *Faults) {
 }
 
 // Env is what makes a signet in another process use the token. The faults are commanded from here all the same.
-func (f *Faults) Env() []string { return f.instance.env(f.token) }
+func (f *Faults) Env() []string {
+	return environment(f.instance.module(), f.token, f.instance.path("pin"))
+}
 
-func (i *instance) env(token string) []string {
-	return []string{"SIGNET_PKCS11_MODULE=" + i.module(), "SIGNET_PKCS11_TOKEN=" + token, "SIGNET_PKCS11_PIN_FILE=" + i.path("pin")}
+func environment(module, token, pinFile string) []string {
+	return []string{"SIGNET_PKCS11_MODULE=" + module, "SIGNET_PKCS11_TOKEN=" + token, "SIGNET_PKCS11_PIN_FILE=" + pinFile}
 }
 
 func (f *Faults) set(word int, value uint32) { atomic.StoreUint32(&f.instance.control[word], value) }

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"sync"
 	"syscall"
 )
@@ -96,15 +97,16 @@ func build(path, headers string, sources fs.FS) error {
 	if err != nil {
 		return err
 	}
-	compiler := os.Getenv("CC")
-	if compiler == "" {
-		compiler = "gcc"
+	compiler := strings.Fields(os.Getenv("CC")) // may have options, as for cgo
+	if len(compiler) == 0 {
+		compiler = []string{"gcc"}
 	}
 	library := filepath.Join(dir, "shim.so")
-	args := append([]string{"-shared", "-fPIC", "-pthread", "-O2", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden",
-		"-isystem", headers, "-o", library}, files...)
-	if out, err := exec.Command(compiler, append(args, "-ldl")...).CombinedOutput(); err != nil {
-		return fmt.Errorf("%s: %w\n%s", compiler, err, out)
+	args := append(compiler[1:], "-shared", "-fPIC", "-pthread", "-O2", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden",
+		"-isystem", headers, "-o", library)
+	args = append(append(args, files...), "-ldl")
+	if out, err := exec.Command(compiler[0], args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", compiler[0], err, out)
 	}
 	if err := os.Chmod(library, 0o700); err != nil {
 		return err
