@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/pkcs11"
@@ -31,7 +32,7 @@ type Token struct {
 	pinSum [sha256.Size]byte
 
 	making chan struct{} // held over the look for, or the making of, the keys that Signet itself needs:
-	kek    *secret
+	kek    atomic.Pointer[current]
 	health *key
 
 	mu     sync.Mutex
