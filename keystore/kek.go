@@ -18,14 +18,15 @@ const (
 	// kekLabel is the label of the first key-encryption key; that of the nth is "signet-kek-n". The label only finds a
 	// key: from then on it is known by its CKA_ID, and it must prove that it cannot leave the token.
 	kekLabel = "signet-kek"
-	// kekMemory is how long a process goes on sealing under a key before it looks for a newer one in the token, which
-	// another process may have made.
-	kekMemory = 5 * time.Second
 	// maxSecrets is how many keys that may decrypt are looked at.
 	maxSecrets = 1024
 	// maxKEKGeneration is the last generation; the labels of later ones are not read.
 	maxKEKGeneration = 999_999
 )
+
+// KEKMemory is how long a process goes on sealing under a key-encryption key before it looks for a newer one in the
+// token, which another process may have made.
+const KEKMemory = 5 * time.Second
 
 // current is the key-encryption key that seals, as the token was at a moment.
 type current struct {
@@ -150,10 +151,10 @@ func (s *session) proveKEK(object pkcs11.ObjectHandle, class int) error {
 }
 
 // sealingKey returns the key-encryption key that seals, and makes one in a token that has none. Two processes may
-// make one each: both are kept, all take the one with the lower CKA_ID within [kekMemory], and a sealed secret names
+// make one each: both are kept, all take the one with the lower CKA_ID within [KEKMemory], and a sealed secret names
 // its own.
 func (t *Token) sealingKey(ctx context.Context) (*secret, error) {
-	if c := t.kek.Load(); c != nil && time.Since(c.asOf) < kekMemory {
+	if c := t.kek.Load(); c != nil && time.Since(c.asOf) < KEKMemory {
 		return c.secret, nil
 	}
 	done, err := t.lockMaking(ctx)
@@ -162,7 +163,7 @@ func (t *Token) sealingKey(ctx context.Context) (*secret, error) {
 	}
 	defer done()
 	before := t.kek.Load()
-	if before != nil && time.Since(before.asOf) < kekMemory {
+	if before != nil && time.Since(before.asOf) < KEKMemory {
 		return before.secret, nil
 	}
 	c, err := t.lookForKEK(ctx)
@@ -300,7 +301,7 @@ func (s *session) tryGCM(id []byte) error {
 }
 
 // RotateKEK makes the next generation of the key-encryption key and returns its CKA_ID. From now on this process seals
-// under it, and others from 5 s later at the latest. What was sealed before stays as it is: see [Token.DestroyKEK].
+// under it, and others from [KEKMemory] later at the latest. What was sealed before stays as it is: see [Token.DestroyKEK].
 // Errors: [ErrUnsupported], [ErrUnavailable].
 func (t *Token) RotateKEK(ctx context.Context) (id []byte, err error) {
 	done, err := t.lockMaking(ctx)
