@@ -41,6 +41,9 @@ const (
 	OrgDelete          Action = "org_delete"
 	OrgAddUser         Action = "org_add_user"
 	OrgRemoveUser      Action = "org_remove_user"
+	KEKRotate          Action = "kek_rotate"  // before and after the next key-encryption key is made
+	KEKDestroy         Action = "kek_destroy" // before and after an old one is destroyed
+	KeyReseal          Action = "key_reseal"  // private keys were sealed anew
 )
 
 // Actions is every action, in the order of the API's documentation.
@@ -49,6 +52,7 @@ var Actions = []Action{
 	CertCreate, CertRevoke, CertReserve, CertAbandon, CertExportPrivate, CRLPublish, TokenPIN,
 	LoginSuccess, LoginFailure, TokenRefresh, Logout, SessionsInvalidate,
 	UserCreate, UserUpdate, UserDelete, OrgCreate, OrgUpdate, OrgDelete, OrgAddUser, OrgRemoveUser,
+	KEKRotate, KEKDestroy, KeyReseal,
 }
 
 // The kinds of resource an event is about.

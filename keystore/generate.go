@@ -67,7 +67,8 @@ type birth struct {
 	class    int
 	bar      Bar
 	generate func(*session) error
-	begun    bool // the id was free, so that whatever it names now is ours
+	prove    func(*session) error // nil: evidence of its class
+	begun    bool                 // the id was free, so that whatever it names now is ours
 }
 
 // produce generates a key under a free id, once more after CKR_GENERAL_ERROR, and destroys it again when it does not
@@ -95,7 +96,9 @@ func (b *birth) produce(s *session) error {
 	if is(err, unsupported) {
 		err = fmt.Errorf("%w: %w", ErrUnsupported, err)
 	}
-	if err == nil {
+	if err == nil && b.prove != nil {
+		err = b.prove(s)
+	} else if err == nil {
 		err = s.evidence(b.id, b.class, b.bar)
 	}
 	if err != nil {

@@ -117,6 +117,23 @@ func (t *Token) ownKey(ctx context.Context, class int, label string, produce fun
 	return nil, 0, ErrEvidence
 }
 
+// ownBar is the bar for keys of Signet's own, as far as it is known.
+func (t *Token) ownBar() Bar { return Bar(t.bar.Load()) }
+
+// lowered finds out whether this is a token that cannot prove where even a new key was born, and reports whether the bar
+// for Signet's own keys is lower than it was. The caller does not have the making lock.
+func (t *Token) lowered(ctx context.Context) bool {
+	if t.ownBar() == BarHeld {
+		return false
+	}
+	k, err := t.healthKey(ctx)
+	if err != nil || k.bar != BarHeld {
+		return false
+	}
+	t.bar.Store(int32(BarHeld))
+	return true
+}
+
 // labelled lists the CKA_IDs, in order, of the keys with a label that prove non-exportable.
 func (t *Token) labelled(ctx context.Context, class int, label string, bar Bar) ([][]byte, error) {
 	return call(ctx, t, operation[[][]byte]{name: "find", run: func(s *session) ([][]byte, error) {

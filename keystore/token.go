@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/pkcs11"
@@ -36,8 +37,9 @@ type Token struct {
 
 	health health
 	making chan struct{} // held over the look for, or the making of, the keys that Signet itself needs:
-	kek    *secret
-	probe  *key // signs when the token's health is in doubt
+	kek    atomic.Pointer[current]
+	bar    atomic.Int32 // Bar that Signet's own keys are held to
+	probe  *key         // signs when the token's health is in doubt
 
 	mu     sync.Mutex
 	closed bool

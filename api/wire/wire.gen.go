@@ -22,6 +22,9 @@ const (
 	AuditActionCertExportPrivateKey AuditAction = "cert_export_private_key"
 	AuditActionCertReserve          AuditAction = "cert_reserve"
 	AuditActionCertRevoke           AuditAction = "cert_revoke"
+	AuditActionKekDestroy           AuditAction = "kek_destroy"
+	AuditActionKekRotate            AuditAction = "kek_rotate"
+	AuditActionKeyReseal            AuditAction = "key_reseal"
 	AuditActionLoginFailure         AuditAction = "login_failure"
 	AuditActionLoginSuccess         AuditAction = "login_success"
 	AuditActionLogout               AuditAction = "logout"
@@ -66,6 +69,12 @@ func (e AuditAction) Valid() bool {
 	case AuditActionCertReserve:
 		return true
 	case AuditActionCertRevoke:
+		return true
+	case AuditActionKekDestroy:
+		return true
+	case AuditActionKekRotate:
+		return true
+	case AuditActionKeyReseal:
 		return true
 	case AuditActionLoginFailure:
 		return true
