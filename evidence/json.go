@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 )
 
@@ -29,7 +28,7 @@ func encodeFile(f file) ([]byte, error) { return encodeJSON(f, "  ") }
 // decodeFile reads a JSON document and takes nothing but the form that encodeFile makes.
 func decodeFile(data []byte) (file, error) {
 	var f file
-	if err := decodeJSON(data, &f); err != nil {
+	if err := json.Unmarshal(data, &f); err != nil {
 		return file{}, &Error{Reason: Malformed, Detail: err.Error()}
 	}
 	if again, err := encodeFile(f); err != nil || !bytes.Equal(again, data) {
@@ -47,7 +46,7 @@ func encodeStatement(s Statement) ([]byte, error) {
 // decodeStatement reads what encodeStatement makes, and nothing else.
 func decodeStatement(data []byte) (Statement, error) {
 	var s Statement
-	if err := decodeJSON(data, &s); err != nil {
+	if err := json.Unmarshal(data, &s); err != nil {
 		return Statement{}, &Error{Reason: Malformed, Detail: "the signed statement: " + err.Error()}
 	}
 	if again, err := encodeStatement(s); err != nil || !bytes.Equal(again, data) {
@@ -65,18 +64,6 @@ func encodeJSON(v any, indent string) ([]byte, error) {
 		return nil, fmt.Errorf("encode JSON: %w", err)
 	}
 	return out.Bytes(), nil
-}
-
-func decodeJSON(data []byte, v any) error {
-	decoder := json.NewDecoder(bytes.NewReader(data))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(v); err != nil {
-		return fmt.Errorf("read JSON: %w", err)
-	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("read JSON: something follows the document")
-	}
-	return nil
 }
 
 // keyJSON is a key in a document.
@@ -102,7 +89,7 @@ func (k Key) MarshalJSON() ([]byte, error) {
 // UnmarshalJSON implements [json.Unmarshaler]. Lists of texts become []string again.
 func (k *Key) UnmarshalJSON(data []byte) error {
 	var read keyJSON
-	if err := decodeJSON(data, &read); err != nil {
+	if err := json.Unmarshal(data, &read); err != nil {
 		return err
 	}
 	id, err := hex.DecodeString(read.ID)

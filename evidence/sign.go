@@ -13,6 +13,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/big"
@@ -106,8 +107,8 @@ func normalize(s Statement) (Statement, []byte, error) {
 		return Statement{}, nil, err
 	}
 	var clean Statement
-	if err := decodeJSON(raw, &clean); err != nil {
-		return Statement{}, nil, err
+	if err := json.Unmarshal(raw, &clean); err != nil {
+		return Statement{}, nil, fmt.Errorf("read statement: %w", err)
 	}
 	clean = clean.complete()
 	if err := clean.check(); err != nil {
