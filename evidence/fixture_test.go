@@ -19,7 +19,7 @@ import (
 	"signet/evidence"
 )
 
-var signedAt = time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
+var signedAt = time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)
 
 // born are the attributes of a key as Signet makes it.
 var born = map[string]any{
@@ -102,8 +102,15 @@ func statement(t testing.TB, attester crypto.PublicKey) evidence.Statement {
 		Time: signedAt, Nonce: "for-the-auditor", Signet: "1.0.0",
 		CA:  evidence.CA{ID: 7, Name: "Root", Subject: "CN=Root,O=Acme", CertificateSHA256: hex.EncodeToString(make([]byte, 32))},
 		Key: describe(t, seeded("ca").Public(), "root"), Mechanism: "CKM_EDDSA", Drill: &d,
-		AttestationKey: describe(t, attester, "attester"),
+		AttestationKey: attestationKey(t, attester),
 	}
+}
+
+func attestationKey(t testing.TB, public crypto.PublicKey) evidence.Key {
+	t.Helper()
+	k := describe(t, public, "attester")
+	k.ID, k.Attributes = []byte{0xbe, 0xef}, but(map[string]any{"CKA_ID": "beef", "CKA_LABEL": "attester"})
+	return k
 }
 
 func signers(t testing.TB) map[string]crypto.Signer {
