@@ -47,6 +47,9 @@ func report(d document, form string, opts Options) Report {
 		Form: form, Grade: s.Grade, Summary: summaries[s.Grade], Pinned: opts.AttestationKey != nil,
 		AttestationKey: s.AttestationSHA256, Reasons: s.Reasons, Statement: s,
 	}
+	if s.Drill != nil && len(s.Drill.With(Yielded)) > 0 {
+		r.Summary += " An attack on it SUCCEEDED."
+	}
 	r.checked(d, opts)
 	r.say(keySigned, "this document at %s, by Signet's clock", stamp(s.Time))
 	r.say(keySigned, "that the key is that of CA %d %q, subject %q", s.CA.ID, s.CA.Name, s.CA.Subject)
