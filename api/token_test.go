@@ -28,7 +28,7 @@ func (k *keys) Generate(ctx context.Context, r ca.KeyRequest) (crypto.Signer, er
 }
 
 func (k *keys) Signer(ctx context.Context, r ca.KeyRef) (crypto.Signer, error) {
-	return k.Token.Signer(ctx, r.ID, r.PublicKey)
+	return k.Token.Signer(ctx, r.ID, r.PublicKey, keystore.BarBorn)
 }
 
 func (k *keys) Inspect(ctx context.Context, r ca.KeyRef) (evidence.Key, error) {

@@ -56,7 +56,7 @@ func (k *tokenKeys) Signer(ctx context.Context, r ca.KeyRef) (crypto.Signer, err
 	if err := k.check(); err != nil {
 		return nil, err
 	}
-	key, err := k.token.Signer(ctx, r.ID, r.PublicKey)
+	key, err := k.token.Signer(ctx, r.ID, r.PublicKey, keystore.BarBorn)
 	return &switchedSigner{key, k}, err
 }
 

@@ -30,6 +30,7 @@ func Suite(t *testing.T, newStore func(t *testing.T) ca.Store) {
 		"race":        raceTests,
 		"proof":       proofTests,
 		"adopt":       adoptTests,
+		"seal":        sealTests,
 	}
 	for group, cases := range tests {
 		for name, test := range cases {
