@@ -45,6 +45,10 @@ type slot struct {
 	serial string
 	login  bool // CKF_LOGIN_REQUIRED
 
+	// doors is held over C_OpenSession and C_CloseSession. Closing the last session logs out, and tpm2-pkcs11 loses
+	// its TPM for good when a session is opened and logged in at the same time.
+	doors sync.Mutex
+
 	mu         sync.Mutex // held over C_Login
 	pin        [sha256.Size]byte
 	generation atomic.Uint64 // logins so far; object handles from before the last one are void

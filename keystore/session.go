@@ -19,7 +19,9 @@ func (t *Token) session(fresh bool) (*session, error) {
 	case s != nil:
 		t.discard(s)
 	}
+	t.slot.doors.Lock()
 	handle, err := t.module.ctx.OpenSession(t.slot.id, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
+	t.slot.doors.Unlock()
 	if err != nil {
 		return nil, fmt.Errorf("open session: %w", err)
 	}
@@ -34,7 +36,9 @@ func (t *Token) session(fresh bool) (*session, error) {
 
 // discard closes a session that nobody uses. What the module answers does not matter: the session is over.
 func (t *Token) discard(s *session) {
+	t.slot.doors.Lock()
 	_ = s.CloseSession(s.handle)
+	t.slot.doors.Unlock()
 	t.pool.count(-1)
 }
 
