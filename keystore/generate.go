@@ -50,6 +50,9 @@ func (t *Token) generate(ctx context.Context, b *birth) (*key, error) {
 			}
 			generation := t.slot.handles()
 			p, err := t.lookup(s, b.id)
+			if err != nil && !classOf(err).retried() { // a key that cannot be used shall not stay
+				err = errors.Join(err, s.destroy(b.id, allKeys))
+			}
 			if err != nil {
 				return nil, err
 			}
@@ -69,8 +72,8 @@ type birth struct {
 	begun    bool // the id was free, so that whatever it names now is ours
 }
 
-// produce generates a key under a free id, once more after CKR_GENERAL_ERROR, and destroys it again when it does not
-// show that it is non-exportable. What a failed attempt left behind is removed before the next one.
+// produce generates a key under a free id, and destroys it again when it does not show that it is non-exportable. What a
+// failed attempt left behind is removed before the next one.
 func (b *birth) produce(s *session) error {
 	taken, err := s.find(1, template(pkcs11.CKA_ID, b.id).ToSlice()...)
 	switch {
@@ -85,12 +88,6 @@ func (b *birth) produce(s *session) error {
 	}
 	b.begun = true
 	err = b.generate(s)
-	if errors.Is(err, pkcs11.Error(pkcs11.CKR_GENERAL_ERROR)) {
-		if err := s.destroy(b.id, allKeys); err != nil {
-			return err
-		}
-		err = b.generate(s)
-	}
 	if is(err, unsupported) {
 		err = fmt.Errorf("%w: %w", ErrUnsupported, err)
 	}
@@ -131,7 +128,8 @@ const generalErrorTries = 3
 
 // reduce tries the template with all attributes, then with fewer of the optional ones while the token refuses. The whole
 // template is tried again after CKR_GENERAL_ERROR: SoftHSM2 says so about an accident of the moment, NSS about an
-// attribute, and an accident must not cost a key its attributes.
+// attribute, and an accident must not cost a key its attributes. A token that names a fault in every template has no
+// such keys: [ErrUnsupported] (tpm2-pkcs11, RSA-4096: CKR_ATTRIBUTE_VALUE_INVALID).
 // clean removes what an attempt may have left behind.
 func reduce(set crypto11.AttributeSet, clean func() error, try func([]*pkcs11.Attribute) error) error {
 	var err error
@@ -148,7 +146,10 @@ func reduce(set crypto11.AttributeSet, clean func() error, try func([]*pkcs11.At
 			}
 		}
 	}
-	return err
+	if errors.Is(err, pkcs11.Error(pkcs11.CKR_GENERAL_ERROR)) {
+		return err
+	}
+	return fmt.Errorf("%w: it takes no template: %w", ErrUnsupported, err)
 }
 
 // proof is what the token must say of a key that was born in it and cannot leave it (PKCS#11 2.40, section 4.9).
