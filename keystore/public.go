@@ -78,8 +78,8 @@ func parseRSA(modulus, exponent []byte) (publicKey, error) {
 	return &rsa.PublicKey{N: n, E: int(e.Int64())}, nil
 }
 
-// parseEC reads an uncompressed point, wrapped in an OCTET STRING (PKCS#11 2.40, section 2.3.3), bare, as some tokens
-// give it, or behind a header of two bytes at any length, as tpm2-pkcs11 1.9 gives P-521.
+// parseEC reads an uncompressed point, wrapped in an OCTET STRING (PKCS#11 2.40, section 2.3.3) or bare, as some
+// tokens give it.
 func parseEC(parameters, point []byte) (publicKey, error) {
 	var oid asn1.ObjectIdentifier
 	if rest, err := asn1.Unmarshal(parameters, &oid); err != nil || len(rest) > 0 {
@@ -89,14 +89,14 @@ func parseEC(parameters, point []byte) (publicKey, error) {
 		if !c.oid.Equal(oid) {
 			continue
 		}
-		var err error
-		for _, form := range [][]byte{unwrapped(point), point, point[min(2, len(point)):]} {
-			var key *ecdsa.PublicKey
-			if key, err = ecdsa.ParseUncompressedPublicKey(c.curve, form); err == nil {
-				return key, nil
-			}
+		key, err := ecdsa.ParseUncompressedPublicKey(c.curve, unwrapped(point))
+		if err != nil {
+			key, err = ecdsa.ParseUncompressedPublicKey(c.curve, point)
 		}
-		return nil, fmt.Errorf("malformed CKA_EC_POINT in the token: %w", err)
+		if err != nil {
+			return nil, fmt.Errorf("malformed CKA_EC_POINT in the token: %w", err)
+		}
+		return key, nil
 	}
 	return nil, fmt.Errorf("%w: curve %s", ErrUnsupported, oid)
 }
