@@ -12,7 +12,8 @@ import (
 	"github.com/miekg/pkcs11"
 )
 
-// Generate makes a key pair inside the token with the full non-exportable template and reads its attributes back.
+// Generate makes a key pair inside the token with the full non-exportable template, reads its attributes back and signs
+// with it.
 // Errors: [ErrExists], [ErrUnsupported], [ErrEvidence], [ErrUnavailable].
 func (t *Token) Generate(ctx context.Context, s Spec) (crypto.Signer, error) {
 	k, err := kindOf(s.Type, s.Size)
@@ -38,7 +39,8 @@ func (t *Token) Generate(ctx context.Context, s Spec) (crypto.Signer, error) {
 	return &signer{t, t.remember(made)}, nil
 }
 
-// generate makes a key pair and finds it. A key that nobody waits for any more is destroyed.
+// generate makes a key pair, finds it and tries it. A key that is of no use, or that nobody waits for any more, is
+// destroyed.
 func (t *Token) generate(ctx context.Context, b *birth) (*key, error) {
 	return call(ctx, t, operation[*key]{
 		name: "generate",
@@ -49,16 +51,20 @@ func (t *Token) generate(ctx context.Context, b *birth) (*key, error) {
 				return nil, err
 			}
 			generation := t.slot.handles()
+			k := &key{id: b.id}
 			p, err := t.lookup(s, b.id)
-			if err != nil && !classOf(err).retried() { // a key that cannot be used shall not stay
-				err = errors.Join(err, s.destroy(b.id, allKeys))
+			if err == nil {
+				k.public = p.public
+				k.found.Store(&found{generation, p.private})
+				err = t.try(s, k)
 			}
-			if err != nil {
+			switch {
+			case err == nil:
+				return k, nil
+			case classOf(err).retried():
 				return nil, err
 			}
-			k := &key{id: b.id, public: p.public}
-			k.found.Store(&found{generation, p.private})
-			return k, nil
+			return nil, errors.Join(fmt.Errorf("%w: it makes keys that are of no use: %w", ErrUnsupported, err), s.destroy(b.id, allKeys))
 		},
 		late: func(s *session, k *key) { _ = s.destroy(k.id, allKeys) },
 	})

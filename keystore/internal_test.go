@@ -383,19 +383,11 @@ func TestPublicKeysOfTokens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key521, err := ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	long, err := key521.PublicKey.Bytes()
-	if err != nil {
-		t.Fatal(err)
-	}
 	edwards, _, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p256, p521, p224 := mustMarshal(t, curves[256].oid), mustMarshal(t, curves[521].oid), mustMarshal(t, asn1.ObjectIdentifier{1, 3, 132, 0, 33})
+	p256, p224 := mustMarshal(t, curves[256].oid), mustMarshal(t, asn1.ObjectIdentifier{1, 3, 132, 0, 33})
 	for _, c := range []struct {
 		name  string
 		parse func() (publicKey, error)
@@ -403,9 +395,6 @@ func TestPublicKeysOfTokens(t *testing.T) {
 	}{
 		{"a point in an OCTET STRING", func() (publicKey, error) { return parseEC(p256, mustMarshal(t, point)) }, &key.PublicKey},
 		{"a bare point", func() (publicKey, error) { return parseEC(p256, point) }, &key.PublicKey},
-		{"a point of P-521 in an OCTET STRING with the length in one byte", func() (publicKey, error) {
-			return parseEC(p521, append([]byte{4, byte(len(long))}, long...))
-		}, &key521.PublicKey},
 		{"an Ed25519 point in an OCTET STRING", func() (publicKey, error) { return parseEdwards(mustMarshal(t, []byte(edwards))) }, edwards},
 		{"a bare Ed25519 point", func() (publicKey, error) { return parseEdwards(edwards) }, edwards},
 		{"a point off the curve", func() (publicKey, error) {
