@@ -46,8 +46,8 @@ func OpenCryptoki(t testing.TB) *Token {
 	token.tool(t, "--slot-index", "0", "--init-token", "--label", token.Label, "--so-pin", factorySOPIN)
 	token.tool(t, "--token-label", token.Label, "--login", "--login-type", "so", "--so-pin", factorySOPIN, "--change-pin", "--pin", factorySOPIN, "--new-pin", soPIN)
 	const first = "11223344" // InitPIN leaves a PIN that must be changed (CKF_USER_PIN_TO_BE_CHANGED)
-	token.tool(t, "--token-label", token.Label, "--login", "--login-type", "so", "--so-pin", soPIN, "--init-pin", "--pin", first)
-	token.tool(t, "--token-label", token.Label, "--login", "--pin", first, "--change-pin", "--new-pin", token.PIN)
+	token.tool(t, "--token-label", token.Label, "--login", "--login-type", "so", "--so-pin", "env:SO_PIN", "--init-pin", "--pin", first)
+	token.tool(t, "--token-label", token.Label, "--login", "--pin", first, "--change-pin", "--new-pin", "env:PIN")
 	return token
 }
 

@@ -31,8 +31,8 @@ func TPM2(t testing.TB) *Token {
 	if !abrmd.await(func() bool { return answers(token) }) {
 		t.Fatalf("tpm2-abrmd does not answer: %s", abrmd.output())
 	}
-	token.tool(t, "--slot-index", "0", "--init-token", "--label", token.Label, "--so-pin", soPIN)
-	token.tool(t, "--token-label", token.Label, "--login", "--login-type", "so", "--so-pin", soPIN, "--init-pin", "--pin", token.PIN)
+	token.tool(t, "--slot-index", "0", "--init-token", "--label", token.Label, "--so-pin", "env:SO_PIN")
+	token.tool(t, "--token-label", token.Label, "--login", "--login-type", "so", "--so-pin", "env:SO_PIN", "--init-pin", "--pin", "env:PIN")
 	return token
 }
 
