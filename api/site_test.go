@@ -65,6 +65,10 @@ func (k keys) Generate(ctx context.Context, id []byte, label string, spec policy
 	return k.Token.Generate(ctx, keystore.Spec{ID: id, Label: label, Type: keystore.KeyType(spec.Type), Size: spec.Size})
 }
 
+func (k keys) Signer(ctx context.Context, id, public []byte) (crypto.Signer, error) {
+	return k.Token.Signer(ctx, id, public, keystore.BarBorn)
+}
+
 const (
 	rootPassword = "correct horse battery"
 	password     = "battery horse staple"

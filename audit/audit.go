@@ -27,6 +27,7 @@ const (
 	CertAbandon        Action = "cert_abandon"          // the intent was never completed; the serial counts as revoked
 	CertExportPrivate  Action = "cert_export_private_key"
 	CRLPublish         Action = "crl_publish"
+	TokenPIN           Action = "token_pin" // of a PKCS#11 token; announced before it is changed
 	LoginSuccess       Action = "login_success"
 	LoginFailure       Action = "login_failure"
 	TokenRefresh       Action = "token_refresh"
@@ -40,14 +41,18 @@ const (
 	OrgDelete          Action = "org_delete"
 	OrgAddUser         Action = "org_add_user"
 	OrgRemoveUser      Action = "org_remove_user"
+	KEKRotate          Action = "kek_rotate"  // before and after the next key-encryption key is made
+	KEKDestroy         Action = "kek_destroy" // before and after an old one is destroyed
+	KeyReseal          Action = "key_reseal"  // private keys were sealed anew
 )
 
 // Actions is every action, in the order of the API's documentation.
 var Actions = []Action{
 	CACreate, CAUpdate, CADelete, CARevoke, CAExportPrivateKey, CAReserve, CAAbandon,
-	CertCreate, CertRevoke, CertReserve, CertAbandon, CertExportPrivate, CRLPublish,
+	CertCreate, CertRevoke, CertReserve, CertAbandon, CertExportPrivate, CRLPublish, TokenPIN,
 	LoginSuccess, LoginFailure, TokenRefresh, Logout, SessionsInvalidate,
 	UserCreate, UserUpdate, UserDelete, OrgCreate, OrgUpdate, OrgDelete, OrgAddUser, OrgRemoveUser,
+	KEKRotate, KEKDestroy, KeyReseal,
 }
 
 // The kinds of resource an event is about.

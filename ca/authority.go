@@ -106,11 +106,18 @@ const tokenPause = 250 * time.Millisecond
 
 var errTokenAway = &fault.Error{Code: fault.Unavailable, Message: "the signing token is not available", RetryAfter: time.Second}
 
-// tokenSigns refuses while the token is known not to sign.
-func (a *Authority) tokenSigns() error {
+// tokenSigns refuses while the token of the issuer is known not to sign.
+func (a *Authority) tokenSigns(ctx context.Context, c CA) error {
 	if a.cfg.Now().UnixNano() < a.pause.Load() {
 		a.refused("token")
 		return errTokenAway
+	}
+	issuer, err := a.issuer(ctx, c)
+	if err == nil {
+		err = issuer.Ready()
+	}
+	if err != nil {
+		return a.refuse(fmt.Errorf("look whether CA %d can sign: %w", c.ID, err))
 	}
 	return nil
 }

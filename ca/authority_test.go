@@ -55,7 +55,7 @@ func (k *tokenKeys) Signer(ctx context.Context, id, public []byte) (crypto.Signe
 	if err := k.check(); err != nil {
 		return nil, err
 	}
-	key, err := k.token.Signer(ctx, id, public)
+	key, err := k.token.Signer(ctx, id, public, keystore.BarBorn)
 	return &switchedSigner{key, k}, err
 }
 

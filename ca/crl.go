@@ -98,6 +98,9 @@ func (a *Authority) publishCRL(ctx context.Context, caID int64) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := issuer.Ready(); err != nil { // before a number is taken
+		return err
+	}
 	// An entry leaves the list after it appeared once beyond the certificate's end (RFC 5280, section 3.3): what
 	// had not expired at the last list is in this one.
 	since := start

@@ -184,7 +184,7 @@ func (a *Authority) issue(ctx context.Context, caller policy.Caller, l leaf) (Ce
 	}
 
 	// 5. Durable before the token is touched.
-	if err := a.tokenSigns(); err != nil {
+	if err := a.tokenSigns(ctx, l.issuer); err != nil {
 		return Certificate{}, err
 	}
 	detail := fmt.Sprintf("%s certificate for %q, serial %s, issuer CA %d", c.Type, c.CommonName, c.Serial, c.IssuerID)

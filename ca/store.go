@@ -81,4 +81,11 @@ type Store interface {
 	Record(ctx context.Context, e audit.Event) error
 	// AuditLog lists entries, newest first, and counts them all.
 	AuditLog(ctx context.Context, f audit.Filter) ([]audit.Entry, int64, error)
+
+	// SealedKeys lists the private keys that are kept, by certificate id, only of greater ids than after and at most
+	// limit: those of every certificate, whatever became of it and its CA.
+	SealedKeys(ctx context.Context, after int64, limit int) ([]SealedKey, error)
+	// ReplaceSealedKeys replaces keys that are what they were, all or none: Conflict when one has changed. The event is
+	// about no single record.
+	ReplaceSealedKeys(ctx context.Context, all []KeyReplacement, e audit.Event) error
 }

@@ -32,7 +32,9 @@ const (
 var Grades = []Grade{Exportable, Imported, Asserted, Drilled, Attested}
 
 // AtLeast reports whether g is min or higher. An unknown grade is lower than all.
-func (g Grade) AtLeast(min Grade) bool { return slices.Index(Grades, g) >= slices.Index(Grades, min) && g != "" }
+func (g Grade) AtLeast(min Grade) bool {
+	return slices.Index(Grades, g) >= slices.Index(Grades, min) && g != ""
+}
 
 // Key is a key pair as the token describes it.
 type Key struct {

@@ -16,17 +16,19 @@ const regrow = 30 * time.Second
 type session struct {
 	*pkcs11.Ctx
 	handle pkcs11.SessionHandle
+	epoch  uint64 // of the module when it was opened
 }
 
 // pool bounds the sessions of a token. It hands out permits; whoever has one may take an idle session or open a new
-// one. A call that was abandoned keeps its permit until the module returns, so that neither sessions nor threads
-// outgrow the bound.
+// one. The permit of an abandoned call goes to somebody else, so that one lost answer does not cost a session for ever;
+// but no more than max calls are abandoned at once, so that neither sessions nor threads outgrow twice the bound.
 type pool struct {
 	mu      sync.Mutex
 	max     int // permits when all is well
 	limit   int // permits now
 	shrunk  time.Time
 	used    int
+	stuck   int // abandoned calls that the module has not answered and that hold no permit any more
 	open    int
 	idle    []*session
 	waiters []chan struct{}
@@ -35,13 +37,19 @@ type pool struct {
 
 func newPool(max int) *pool { return &pool{max: max, limit: max} }
 
-// acquire waits for a permit. It fails with [ErrUnavailable] when ctx ends or the pool is closed.
-func (p *pool) acquire(ctx context.Context) error {
+// permit is the right to have one call in flight.
+type permit struct {
+	pool        *pool
+	ended, lent bool // guarded by pool.mu; lent: given to somebody else while the call is still out
+}
+
+// acquire waits for a permit; end must follow. It fails with [ErrUnavailable] when ctx ends or the pool is closed.
+func (p *pool) acquire(ctx context.Context) (*permit, error) {
 	for {
 		p.mu.Lock()
 		if p.closed {
 			p.mu.Unlock()
-			return errClosed
+			return nil, errClosed
 		}
 		if p.limit < p.max && time.Since(p.shrunk) > regrow {
 			p.limit = p.max
@@ -49,14 +57,14 @@ func (p *pool) acquire(ctx context.Context) error {
 		if p.used < p.limit {
 			p.used++
 			p.mu.Unlock()
-			return nil
+			return &permit{pool: p}, nil
 		}
 		turn := make(chan struct{})
 		p.waiters = append(p.waiters, turn)
 		p.mu.Unlock()
 		if err := wait(ctx, turn); err != nil {
 			p.leave(turn)
-			return err
+			return nil, err
 		}
 	}
 }
@@ -74,12 +82,34 @@ func (p *pool) leave(turn chan struct{}) {
 	}
 }
 
-// release gives a permit back.
-func (p *pool) release() {
+// end gives the permit back when the call has returned.
+func (t *permit) end() {
+	p := t.pool
 	p.mu.Lock()
-	p.used--
+	t.ended = true
+	if t.lent {
+		p.stuck--
+	} else {
+		p.used--
+	}
 	p.mu.Unlock()
 	p.wake()
+}
+
+// abandon lends the permit of a call that nobody waits for any more to the next in line.
+func (t *permit) abandon() {
+	p := t.pool
+	p.mu.Lock()
+	lend := !t.ended && p.stuck < p.max
+	if lend {
+		t.lent = true
+		p.used--
+		p.stuck++
+	}
+	p.mu.Unlock()
+	if lend {
+		p.wake()
+	}
 }
 
 // wake lets the longest waiting caller try again.
@@ -92,16 +122,19 @@ func (p *pool) wake() {
 	}
 }
 
-// take returns an idle session, the one used last, or nil.
-func (p *pool) take() *session {
+// take returns an idle session of this epoch, the one used last, or nil. Those of an earlier one ended with it.
+func (p *pool) take(epoch uint64) *session {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.idle) == 0 {
-		return nil
+	for len(p.idle) > 0 {
+		s := p.idle[len(p.idle)-1]
+		p.idle = p.idle[:len(p.idle)-1]
+		if s.epoch == epoch {
+			return s
+		}
+		p.open--
 	}
-	s := p.idle[len(p.idle)-1]
-	p.idle = p.idle[:len(p.idle)-1]
-	return s
+	return nil
 }
 
 // put makes a healthy session available again.
@@ -146,7 +179,7 @@ func (p *pool) close(ctx context.Context) ([]*session, error) {
 	}
 	for {
 		p.mu.Lock()
-		if p.used == 0 {
+		if p.used+p.stuck == 0 {
 			idle := p.idle
 			p.idle = nil
 			p.mu.Unlock()

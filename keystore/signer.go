@@ -25,6 +25,15 @@ type signer struct {
 // Public returns an *rsa.PublicKey, *ecdsa.PublicKey or ed25519.PublicKey.
 func (s *signer) Public() crypto.PublicKey { return s.key.public }
 
+// Ready waits, as long as operations do, for a token that is away. Errors: [ErrUnavailable].
+func (s *signer) Ready() error { return s.token.ready() }
+
+func (t *Token) ready() error {
+	ctx, cancel := context.WithTimeout(context.Background(), t.timeout)
+	defer cancel()
+	return t.health.await(ctx, false)
+}
+
 // Sign signs in the token and verifies the signature before returning it. RSA and ECDSA sign a digest of the length
 // of opts' hash (SHA-256, SHA-384 or SHA-512), RSA with PSS when opts is an [*rsa.PSSOptions]; ECDSA signatures are
 // ASN.1 DER. Ed25519 signs the message itself (opts.HashFunc() is 0). rand is not used. Errors: [ErrUnavailable],
@@ -34,8 +43,13 @@ func (s *signer) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byt
 	if err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
 	}
-	return call(context.Background(), s.token, operation[[]byte]{name: "sign", run: func(session *session) ([]byte, error) {
-		return s.sign(session, p)
+	return s.token.signPlan(context.Background(), s.key, "sign", p, false)
+}
+
+// signPlan makes a signature with a key that was found before. Impatient callers have another token to turn to.
+func (t *Token) signPlan(ctx context.Context, k *key, name string, p plan, impatient bool) ([]byte, error) {
+	return call(ctx, t, operation[[]byte]{name: name, known: k, impatient: impatient, run: func(session *session) ([]byte, error) {
+		return (&signer{t, k}).sign(session, p)
 	}})
 }
 

@@ -22,6 +22,9 @@ const (
 	AuditActionCertExportPrivateKey AuditAction = "cert_export_private_key"
 	AuditActionCertReserve          AuditAction = "cert_reserve"
 	AuditActionCertRevoke           AuditAction = "cert_revoke"
+	AuditActionKekDestroy           AuditAction = "kek_destroy"
+	AuditActionKekRotate            AuditAction = "kek_rotate"
+	AuditActionKeyReseal            AuditAction = "key_reseal"
 	AuditActionLoginFailure         AuditAction = "login_failure"
 	AuditActionLoginSuccess         AuditAction = "login_success"
 	AuditActionLogout               AuditAction = "logout"
@@ -31,6 +34,7 @@ const (
 	AuditActionOrgRemoveUser        AuditAction = "org_remove_user"
 	AuditActionOrgUpdate            AuditAction = "org_update"
 	AuditActionSessionsInvalidate   AuditAction = "sessions_invalidate"
+	AuditActionTokenPin             AuditAction = "token_pin"
 	AuditActionTokenRefresh         AuditAction = "token_refresh"
 	AuditActionUserCreate           AuditAction = "user_create"
 	AuditActionUserDelete           AuditAction = "user_delete"
@@ -66,6 +70,12 @@ func (e AuditAction) Valid() bool {
 		return true
 	case AuditActionCertRevoke:
 		return true
+	case AuditActionKekDestroy:
+		return true
+	case AuditActionKekRotate:
+		return true
+	case AuditActionKeyReseal:
+		return true
 	case AuditActionLoginFailure:
 		return true
 	case AuditActionLoginSuccess:
@@ -83,6 +93,8 @@ func (e AuditAction) Valid() bool {
 	case AuditActionOrgUpdate:
 		return true
 	case AuditActionSessionsInvalidate:
+		return true
+	case AuditActionTokenPin:
 		return true
 	case AuditActionTokenRefresh:
 		return true

@@ -28,6 +28,7 @@ func Suite(t *testing.T, newStore func(t *testing.T) ca.Store) {
 		"stale crl":   staleTests,
 		"audit":       auditTests,
 		"race":        raceTests,
+		"seal":        sealTests,
 	}
 	for group, cases := range tests {
 		for name, test := range cases {

@@ -39,6 +39,7 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 type commands struct {
 	Serve   serveCommand   `cmd:"" help:"Run the certificate authority."`
 	User    userCommands   `cmd:"" help:"Manage accounts, directly in the server's database."`
+	Token   tokenCommands  `cmd:"" help:"Look after the tokens and the keys in them that are Signet's own, on the server itself."`
 	Migrate migrateCommand `cmd:"" help:"Bring the database to this program's schema and print its version."`
 	Health  healthCommand  `cmd:"" help:"Ask a running server whether it is ready; exit code 1 when it is not."`
 	Version versionCommand `cmd:"" help:"Print the version."`

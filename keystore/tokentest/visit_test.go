@@ -125,7 +125,7 @@ func (j job) do(ctx context.Context, token *keystore.Token) (a answer, err error
 		a.Data, err = x509.MarshalPKIXPublicKey(key.Public())
 	case "sign", "sign digest", "sign PSS", "sign together":
 		var key crypto.Signer
-		if key, err = token.Signer(ctx, j.Spec.ID, j.Public); err != nil {
+		if key, err = token.Signer(ctx, j.Spec.ID, j.Public, j.Spec.Bar); err != nil {
 			return a, err
 		}
 		a.Data, err = j.sign(key)
