@@ -240,21 +240,27 @@ func (t *Token) makeKEK(ctx context.Context, generation int) (*secret, error) {
 	}
 	asOf, label := time.Now(), labelOf(generation)
 	k, err := t.makeAES(ctx, label)
-	for _, bits := range []int{3072, 2048} {
-		if err == nil || ctx.Err() != nil || errors.Is(err, ErrUnavailable) || errors.Is(err, ErrPIN) {
-			break
-		}
-		var pairErr error
-		if k, pairErr = t.makePair(ctx, label, bits); pairErr != nil {
-			err = errors.Join(err, pairErr)
-		} else {
-			err = nil
-		}
+	if err != nil && ctx.Err() == nil && !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrPIN) {
+		k, err = t.makePairInstead(ctx, label, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("make key-encryption key: %w", err)
 	}
 	return t.sealWith(k, generation, asOf).secret, nil
+}
+
+func (t *Token) makePairInstead(ctx context.Context, label string, why error) (*secret, error) {
+	for _, bits := range []int{3072, 2048} {
+		k, err := t.makePair(ctx, label, bits)
+		if err == nil {
+			return k, nil
+		}
+		why = errors.Join(why, err)
+		if !errors.Is(err, ErrUnsupported) {
+			break
+		}
+	}
+	return nil, why
 }
 
 // makeAES makes an AES-256 key, after a session object of the same kind has shown that the token does AES-GCM with it:

@@ -145,11 +145,11 @@ func pairPrivateTemplate(id []byte, label string) crypto11.AttributeSet {
 	return set
 }
 
-// pairPublicTemplate is its public half, which the token itself never uses.
+// pairPublicTemplate is its public half, which the token itself never uses. What that
+// could do is left unsaid: tpm2-pkcs11 has ideas of its own about CKA_VERIFY and CKA_ENCRYPT, and refuses others.
 func pairPublicTemplate(id []byte, label string, bits int) crypto11.AttributeSet {
 	set := publicTemplate(Spec{ID: id, Label: label}, kind{keyType: pkcs11.CKK_RSA, parameter: pkcs11.CKA_MODULUS_BITS}, bits)
-	for attribute, value := range map[uint]bool{pkcs11.CKA_VERIFY: false, pkcs11.CKA_ENCRYPT: true} {
-		set[attribute] = pkcs11.NewAttribute(attribute, value)
-	}
+	set.Unset(pkcs11.CKA_VERIFY)
+	set.Unset(pkcs11.CKA_ENCRYPT)
 	return set
 }
