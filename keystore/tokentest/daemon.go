@@ -2,6 +2,7 @@ package tokentest
 
 import (
 	"bytes"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -51,9 +52,9 @@ func start(t testing.TB, dir string, cmd *exec.Cmd) *daemon {
 	return d
 }
 
-// stop kills the process: nothing that it holds outlives the test.
+// stop kills the process and its children: nothing that they hold outlives the test.
 func (d *daemon) stop() {
-	_ = d.process.Kill() // it may have ended already
+	_ = syscall.Kill(-d.process.Pid, syscall.SIGKILL) // it may have ended already
 	<-d.ended
 }
 
@@ -72,9 +73,13 @@ func (d *daemon) await(ready func() bool) bool {
 	return false
 }
 
-// says returns a condition: the daemon has written the text.
-func (d *daemon) says(text string) func() bool {
-	return func() bool { return bytes.Contains(d.output(), []byte(text)) }
+// listens reports whether somebody accepts connections there.
+func listens(network, address string) bool {
+	conn, err := net.DialTimeout(network, address, time.Second)
+	if err != nil {
+		return false
+	}
+	return conn.Close() == nil
 }
 
 func (d *daemon) output() []byte {

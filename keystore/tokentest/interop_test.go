@@ -44,6 +44,13 @@ var matrix = []struct {
 		digests: true, pss: true,
 	},
 	{
+		name:    "p11-kit", // with SoftHSM2 behind it
+		makes:   []kind{rsa2048, p256, p384, p521},
+		refuses: map[kind]error{ed25519Key: keystore.ErrUnsupported},
+		digests: true, pss: true,
+		unknown: []string{"CKA_ALLOWED_MECHANISMS"},
+	},
+	{
 		name:    "NSS", // which does not tell where a key was made: CKA_LOCAL is false
 		makes:   []kind{rsa2048, p256, p384, p521},
 		refuses: map[kind]error{rsa2048: keystore.ErrEvidence, p256: keystore.ErrEvidence, ed25519Key: keystore.ErrUnsupported},

@@ -34,14 +34,17 @@ func OpenCryptoki(t testing.TB) *Token {
 	write(t, filepath.Join(dir, "group"), "root:x:0:\npkcs11:x:0:root\n")
 
 	slotd := start(t, dir, exec.Command("unshare", append(unshare(), "sh", "-c", layout, "sh", dir)...))
-	if !slotd.await(func() bool { return exists(filepath.Join(dir, "run/pkcsslotd.socket")) }) {
-		t.Fatalf("pkcsslotd does not start: %s", slotd.output())
-	}
 	token.enter = []string{"nsenter", "--target", strconv.Itoa(slotd.process.Pid), "--mount", "--ipc"}
 	if os.Geteuid() != 0 {
 		token.enter = append(token.enter, "--user", "--preserve-credentials")
 	}
 	token.enter = append(token.enter, "--wd="+workingFolder(t), "--")
+	ready := func() bool { // its socket is there before it listens
+		return exists(filepath.Join(dir, "run/pkcsslotd.socket")) && token.Command("pkcs11-tool", "--module", token.Module, "--list-slots").Run() == nil
+	}
+	if !slotd.await(ready) {
+		t.Fatalf("pkcsslotd does not start: %s", slotd.output())
+	}
 
 	token.tool(t, "--slot-index", "0", "--init-token", "--label", token.Label, "--so-pin", factorySOPIN)
 	token.tool(t, "--token-label", token.Label, "--login", "--login-type", "so", "--so-pin", factorySOPIN, "--change-pin", "--pin", factorySOPIN, "--new-pin", soPIN)

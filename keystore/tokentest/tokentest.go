@@ -51,7 +51,7 @@ func (t *Token) Command(name string, args ...string) *exec.Cmd {
 // unless SIGNET_INTEROP is set: then its test fails and says so.
 func Makes(t testing.TB) map[string]func(testing.TB) *Token {
 	t.Helper()
-	makes := map[string]func(testing.TB) *Token{"SoftHSM2": SoftHSM2, "NSS": NSS, "TPM2": TPM2, "OpenCryptoki": OpenCryptoki}
+	makes := map[string]func(testing.TB) *Token{"SoftHSM2": SoftHSM2, "p11-kit": P11Kit, "NSS": NSS, "TPM2": TPM2, "OpenCryptoki": OpenCryptoki}
 	if os.Getenv("SIGNET_INTEROP") == "" && !Namespaces() {
 		t.Log("no mount namespaces for this user: opencryptoki is left out")
 		delete(makes, "OpenCryptoki")
@@ -70,6 +70,21 @@ func SoftHSM2(t testing.TB) *Token {
 	token.Env = []string{"SOFTHSM2_CONF=" + conf}
 	token.tool(t, "--init-token", "--label", token.Label, "--so-pin", "env:SO_PIN")
 	token.tool(t, "--token-label", token.Label, "--login", "--login-type", "so", "--so-pin", "env:SO_PIN", "--init-pin", "--pin", "env:PIN")
+	return token
+}
+
+// P11Kit makes a SoftHSM2 token in another process, which p11-kit's client library speaks to over a socket.
+func P11Kit(t testing.TB) *Token {
+	t.Helper()
+	token := SoftHSM2(t)
+	dir := filepath.Dir(token.PINFile)
+	socket := filepath.Join(dir, "p11")
+	server := token.Command("p11-kit", "server", "--foreground", "--provider", token.Module, "--name", socket, "pkcs11:token="+token.Label)
+	if d := start(t, dir, server); !d.await(func() bool { return listens("unix", socket) }) {
+		t.Fatalf("p11-kit server does not start: %s", d.output())
+	}
+	token.Module = find(t, "/usr/lib/*/pkcs11/p11-kit-client.so", "/usr/lib64/pkcs11/p11-kit-client.so")
+	token.Env = []string{"P11_KIT_SERVER_ADDRESS=unix:path=" + socket}
 	return token
 }
 

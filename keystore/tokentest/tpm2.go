@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
-	"time"
 )
 
 // TPM2 makes a token of tpm2-pkcs11 on a TPM in software: swtpm, behind the resource manager tpm2-abrmd on a message
@@ -58,7 +57,7 @@ func startTPM(t testing.TB, dir string) int {
 		tpm = start(t, dir, exec.Command("swtpm", "socket", "--tpm2", "--tpmstate", "dir="+state, "--flags", "not-need-init,startup-clear",
 			"--server", fmt.Sprintf("type=tcp,port=%d,bindaddr=127.0.0.1", port),
 			"--ctrl", fmt.Sprintf("type=tcp,port=%d,bindaddr=127.0.0.1", port+1)))
-		if tpm.await(func() bool { return listens(port + 1) }) {
+		if tpm.await(func() bool { return listens("tcp", local(port+1)) }) {
 			return port
 		}
 		tpm.stop()
@@ -76,17 +75,11 @@ func freePair(t testing.TB) (int, bool) {
 	}
 	defer first.Close()
 	port := first.Addr().(*net.TCPAddr).Port
-	second, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port+1))
+	second, err := net.Listen("tcp", local(port+1))
 	if err != nil {
 		return 0, false
 	}
 	return port, second.Close() == nil
 }
 
-func listens(port int) bool {
-	conn, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", port), time.Second)
-	if err != nil {
-		return false
-	}
-	return conn.Close() == nil
-}
+func local(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
