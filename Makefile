@@ -7,7 +7,7 @@ BENCHTIME   ?= 1s
 export CGO_ENABLED = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint bench fuzz generate clean
+.PHONY: help run build test interop lint bench fuzz generate clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,10 @@ test: ## install what is missing, and run every test with the race detector
 	@scripts/setup test
 	go vet -race ./...
 	go test -race -p 1 -timeout 9m ./...
+
+interop: ## the tests with tokens of every make (a part of make test); fails where one of them cannot run
+	@scripts/setup interop
+	SIGNET_INTEROP=1 go test -count 1 -run '^TestInterop' ./keystore/... ./cmd/signet
 
 lint: ## gofmt and go vet
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt -w $$unformatted"; exit 1; fi

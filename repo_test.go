@@ -43,6 +43,7 @@ var mayImport = map[string][]string{
 
 	// Support for the tests of several packages.
 	"softhsm/softhsmtest":   {"softhsm", "keystore"},
+	"keystore/tokentest":    {"keystore"},
 	"store/pgtest":          nil,
 	"ca/catest":             {"ca", "audit", "evidence", "fault", "policy"},
 	"identity/identitytest": {"identity", "audit", "fault", "policy"},
@@ -51,7 +52,7 @@ var mayImport = map[string][]string{
 
 // mayUseCgo are the packages that may reach a package with C in it: the token, and the driver of SQLite. The rest of
 // the house sees crypto.Signer and small interfaces.
-var mayUseCgo = []string{"keystore", "store", "softhsm", "softhsm/softhsmtest", "cmd/signet"}
+var mayUseCgo = []string{"keystore", "store", "softhsm", "softhsm/softhsmtest", "keystore/tokentest", "cmd/signet"}
 
 // maxLines is the longest hand-written file; tests may be longer, their tables are data.
 const (

@@ -12,7 +12,8 @@ import (
 	"github.com/miekg/pkcs11"
 )
 
-// Generate makes a key pair inside the token with the full non-exportable template and reads its attributes back.
+// Generate makes a key pair inside the token with the full non-exportable template, reads its attributes back and signs
+// with it.
 // Errors: [ErrExists], [ErrUnsupported], [ErrEvidence], [ErrUnavailable].
 func (t *Token) Generate(ctx context.Context, s Spec) (crypto.Signer, error) {
 	k, err := kindOf(s.Type, s.Size)
@@ -38,7 +39,8 @@ func (t *Token) Generate(ctx context.Context, s Spec) (crypto.Signer, error) {
 	return &signer{t, t.remember(made)}, nil
 }
 
-// generate makes a key pair and finds it. A key that nobody waits for any more is destroyed.
+// generate makes a key pair, finds it and tries it. A key that is of no use, or that nobody waits for any more, is
+// destroyed.
 func (t *Token) generate(ctx context.Context, b *birth) (*key, error) {
 	return call(ctx, t, operation[*key]{
 		name: "generate",
@@ -49,13 +51,22 @@ func (t *Token) generate(ctx context.Context, b *birth) (*key, error) {
 				return nil, err
 			}
 			generation := t.slot.handles()
+			k := &key{id: b.id, bar: b.bar}
 			p, err := t.lookup(s, b.id)
-			if err != nil {
+			if err == nil {
+				k.public = p.public
+				k.found.Store(&found{generation, p.private})
+			}
+			if err == nil && b.prove == nil {
+				err = t.try(s, k)
+			}
+			switch {
+			case err == nil:
+				return k, nil
+			case classOf(err).retried():
 				return nil, err
 			}
-			k := &key{id: b.id, public: p.public, bar: b.bar}
-			k.found.Store(&found{generation, p.private})
-			return k, nil
+			return nil, errors.Join(fmt.Errorf("%w: it makes keys that are of no use: %w", ErrUnsupported, err), s.destroy(b.id, allKeys))
 		},
 		late: func(s *session, k *key) { _ = s.destroy(k.id, allKeys) },
 	})
@@ -71,8 +82,8 @@ type birth struct {
 	begun    bool                 // the id was free, so that whatever it names now is ours
 }
 
-// produce generates a key under a free id, once more after CKR_GENERAL_ERROR, and destroys it again when it does not
-// show that it is non-exportable. What a failed attempt left behind is removed before the next one.
+// produce generates a key under a free id, and destroys it again when it does not show that it is non-exportable. What a
+// failed attempt left behind is removed before the next one.
 func (b *birth) produce(s *session) error {
 	taken, err := s.find(1, template(pkcs11.CKA_ID, b.id).ToSlice()...)
 	switch {
@@ -87,12 +98,6 @@ func (b *birth) produce(s *session) error {
 	}
 	b.begun = true
 	err = b.generate(s)
-	if errors.Is(err, pkcs11.Error(pkcs11.CKR_GENERAL_ERROR)) {
-		if err := s.destroy(b.id, allKeys); err != nil {
-			return err
-		}
-		err = b.generate(s)
-	}
 	if is(err, unsupported) {
 		err = fmt.Errorf("%w: %w", ErrUnsupported, err)
 	}
@@ -135,7 +140,8 @@ const generalErrorTries = 3
 
 // reduce tries the template with all attributes, then with fewer of the optional ones while the token refuses. The whole
 // template is tried again after CKR_GENERAL_ERROR: SoftHSM2 says so about an accident of the moment, NSS about an
-// attribute, and an accident must not cost a key its attributes.
+// attribute, and an accident must not cost a key its attributes. A token that names a fault in every template has no
+// such keys: [ErrUnsupported] (tpm2-pkcs11, RSA-4096: CKR_ATTRIBUTE_VALUE_INVALID).
 // clean removes what an attempt may have left behind.
 func reduce(set crypto11.AttributeSet, clean func() error, try func([]*pkcs11.Attribute) error) error {
 	var err error
@@ -152,7 +158,10 @@ func reduce(set crypto11.AttributeSet, clean func() error, try func([]*pkcs11.At
 			}
 		}
 	}
-	return err
+	if errors.Is(err, pkcs11.Error(pkcs11.CKR_GENERAL_ERROR)) {
+		return err
+	}
+	return fmt.Errorf("%w: it takes no template: %w", ErrUnsupported, err)
 }
 
 // Bar is how much a token must say of a key before it is used.

@@ -52,6 +52,10 @@ type slot struct {
 	login  bool // CKF_LOGIN_REQUIRED
 	absent bool // the module does not list the token
 
+	// doors is held over C_OpenSession and C_CloseSession. Closing the last session logs out, and tpm2-pkcs11 loses
+	// its TPM for good when a session is opened and logged in at the same time.
+	doors sync.Mutex
+
 	mu         sync.Mutex // held over C_Login
 	pin        [sha256.Size]byte
 	generation atomic.Uint64 // grows with each login and each C_Initialize; object handles from before are void

@@ -28,7 +28,9 @@ func (t *Token) openSession() (*session, error) {
 	if t.slot.absent {
 		return nil, fmt.Errorf("find token %q: %w", t.slot.label, pkcs11.Error(pkcs11.CKR_TOKEN_NOT_PRESENT))
 	}
+	t.slot.doors.Lock()
 	handle, err := t.module.ctx.OpenSession(t.slot.id, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
+	t.slot.doors.Unlock()
 	if err != nil {
 		return nil, fmt.Errorf("open session: %w", err)
 	}
@@ -45,7 +47,9 @@ func (t *Token) openSession() (*session, error) {
 // before a C_Initialize ended with it, and its handle may be somebody else's by now.
 func (t *Token) discard(s *session) {
 	if s.epoch == t.module.epoch.Load() {
+		t.slot.doors.Lock()
 		_ = s.CloseSession(s.handle)
+		t.slot.doors.Unlock()
 	}
 	t.pool.count(-1)
 }
