@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto"
 	"crypto/ed25519"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -35,11 +34,11 @@ func (t *Token) Check(ctx context.Context) error {
 
 // challenge is a signature that nobody needs, of something that was never signed before.
 func (k *key) challenge() (plan, error) {
-	message := sha256.Sum256(random(32))
-	if _, ok := k.public.(ed25519.PublicKey); ok {
-		return planFor(k.public, message[:], crypto.Hash(0))
+	var hash crypto.Hash
+	if _, ok := k.public.(ed25519.PublicKey); !ok {
+		hash = crypto.SHA256
 	}
-	return planFor(k.public, message[:], crypto.SHA256)
+	return planForMessage(k.public, random(32), hash)
 }
 
 func (t *Token) healthKey(ctx context.Context) (*key, error) {
