@@ -19,6 +19,9 @@ type operation[T any] struct {
 	name string
 	slow bool          // a key is being made: the deadline is longer
 	lock chan struct{} // if set, held from before the session is taken until run has returned, waited for or not
+
+	probing bool // what the token answers says nothing of its health: the attempt provokes errors
+
 	run  func(*session) (T, error)
 	late func(*session, T)
 }
