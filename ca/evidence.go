@@ -73,16 +73,13 @@ func (a *Authority) statement(c CA, nonce string, key evidence.Key, drill *evide
 		CA: evidence.CA{
 			ID: c.ID, Name: c.Name, Subject: c.SubjectDN, CertificateSHA256: hex.EncodeToString(sum[:]), OrganizationID: c.OrganizationID,
 		},
-		Key: key, Mechanism: mechanisms[c.KeyType], Drill: drill, AttestationKey: attesting,
+		Key: key, Mechanism: key.Mechanism, Drill: drill, AttestationKey: attesting,
 	}
 	if c.Proof.Accepted.Grade != "" {
 		s.Acceptance = &c.Proof.Accepted
 	}
 	return s
 }
-
-// mechanisms are what CA keys sign with.
-var mechanisms = map[policy.KeyType]string{policy.RSA: "CKM_RSA_PKCS", policy.EC: "CKM_ECDSA", policy.Ed25519: "CKM_EDDSA"}
 
 // lastDrill is the newest drill that said something of the key, or the newest of all; nil when there is none.
 func (a *Authority) lastDrill(ctx context.Context, id int64) (*evidence.Drill, error) {

@@ -47,6 +47,8 @@ type Key struct {
 	Attributes map[string]any // of the private key, by PKCS#11 name; bool, string or []string
 	Token      Token
 	ReadAt     time.Time
+
+	Mechanism string // that it signs messages with, by PKCS#11 name; in a document it stands in the Statement
 }
 
 // Token names a token and the library it was reached through.

@@ -22,6 +22,8 @@ type tokenKeys struct {
 
 	sealing sync.Mutex             // held by the first Seal under a key-encryption key
 	durable atomic.Pointer[string] // the key-encryption key that is known to be on disk
+
+	attesters sync.Map // names of the tokens whose attestation key is known to be on disk
 }
 
 var _ ca.Keys = (*tokenKeys)(nil)
@@ -34,7 +36,7 @@ func (k *tokenKeys) Tokens() []string { return k.tokens.Names() }
 
 // Generate implements [ca.Keys]. The key is on disk when it returns.
 func (k *tokenKeys) Generate(ctx context.Context, r ca.KeyRequest) (crypto.Signer, error) {
-	token, err := k.tokens.Token(r.Token)
+	token, _, err := k.named(r.Token)
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +68,7 @@ func bar(accept evidence.Grade) keystore.Bar {
 
 // Destroy implements [ca.Keys]. The key is gone from the disk too when it returns.
 func (k *tokenKeys) Destroy(ctx context.Context, token string, id []byte) error {
-	t, err := k.tokens.Token(token)
+	t, _, err := k.named(token)
 	if err != nil {
 		return err
 	}
