@@ -86,11 +86,11 @@ func (t *Token) scout(ctx context.Context, id []byte) (*drill, error) {
 		d := &drill{token: t, id: id, public: p.public, raw: map[uint][]byte{}, mechanisms: map[uint]uint{}}
 		d.keyType, d.size = describe(p.public)
 		for _, attribute := range mirrored {
-			value, err := s.attribute(p.private, attribute)
-			if lost(err) {
+			value, known, err := s.told(p.private, attribute)
+			if err != nil {
 				return nil, err
 			}
-			if err == nil {
+			if known {
 				d.raw[attribute] = value
 			}
 		}

@@ -214,14 +214,24 @@ func (x *scene) flags(object pkcs11.ObjectHandle) (map[uint]bool, error) {
 
 // flag reads a boolean attribute, if the token tells it.
 func (s *session) flag(object pkcs11.ObjectHandle, attribute uint) (is, known bool, err error) {
-	value, err := s.attribute(object, attribute)
-	switch {
-	case lost(err):
-		return false, false, fmt.Errorf("read %s: %w", attributeName(attribute), err)
-	case err != nil || len(value) != 1:
-		return false, false, nil
+	value, known, err := s.told(object, attribute)
+	if !known || len(value) != 1 {
+		return false, false, err
 	}
 	return value[0] != 0, true, nil
+}
+
+// told reads an attribute, once more when the token fails: an accident of the moment must not pass for an attribute that
+// the token does not tell. It fails only when the session was lost.
+func (s *session) told(object pkcs11.ObjectHandle, attribute uint) (value []byte, known bool, err error) {
+	value, err = s.attribute(object, attribute)
+	if classOf(err) == classModule {
+		value, err = s.attribute(object, attribute)
+	}
+	if lost(err) {
+		return nil, false, fmt.Errorf("read %s: %w", attributeName(attribute), err)
+	}
+	return value, err == nil, nil
 }
 
 // weakened names what after has become and before was not.
