@@ -12,7 +12,7 @@ import (
 
 // Attempt is one attack on a private key and how it ended.
 type Attempt struct {
-	Name    string // "read-CKA_VALUE", "wrap-CKM_AES_KEY_WRAP"
+	Name    string // "read-CKA_VALUE", "wrap-CKM_AES_KEY_WRAP"; with "-again-" after the attempts to change the canary
 	Call    string // the PKCS#11 function
 	Target  string // "key", or "canary": a throwaway key of the same template
 	Outcome string // "refused", "yielded", "not-applicable" or "inconclusive"

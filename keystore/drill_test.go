@@ -85,7 +85,7 @@ func TestAGeneratedKeyResistsTheDrill(t *testing.T) {
 				t.Errorf("%s %d: %s: %+v", k.kind, k.size, name, a)
 			}
 		}
-		expected := []string{"read-CKA_VALUE", "wrap-CKM_AES_KEY_WRAP", "wrap-CKM_RSA_PKCS_OAEP", "set-CKA_EXTRACTABLE", "copy-CKA_SENSITIVE", "wrap-again-CKM_AES_KEY_WRAP_PAD"}
+		expected := []string{"read-CKA_VALUE", "wrap-CKM_AES_KEY_WRAP", "wrap-CKM_RSA_PKCS_OAEP", "set-CKA_EXTRACTABLE", "copy-CKA_SENSITIVE", "read-again-CKA_VALUE", "wrap-again-CKM_AES_KEY_WRAP_PAD"}
 		switch k.kind {
 		case keystore.RSA:
 			expected = append(expected, "read-CKA_PRIME_1", "decrypt-CKM_RSA_PKCS", "unwrap-CKM_RSA_PKCS_OAEP")
@@ -128,8 +128,8 @@ func importKey(t *testing.T, cfg keystore.Config, key any, id []byte) {
 	}
 }
 
-// generateExtractable makes a P-256 key that may leave the token, sensitive or not.
-func generateExtractable(id []byte) func(*pkcs11.Ctx, pkcs11.SessionHandle) error {
+// generateExtractable makes a P-256 key that may leave the token, and be read there unless it is sensitive.
+func generateExtractable(id []byte, sensitive bool) func(*pkcs11.Ctx, pkcs11.SessionHandle) error {
 	return func(p *pkcs11.Ctx, s pkcs11.SessionHandle) error {
 		p256 := []byte{0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07}
 		_, _, err := p.GenerateKeyPair(s, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_EC_KEY_PAIR_GEN, nil)},
@@ -139,7 +139,7 @@ func generateExtractable(id []byte) func(*pkcs11.Ctx, pkcs11.SessionHandle) erro
 			},
 			[]*pkcs11.Attribute{
 				pkcs11.NewAttribute(pkcs11.CKA_ID, id), pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true), pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, true),
-				pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, true), pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, true), pkcs11.NewAttribute(pkcs11.CKA_SIGN, true),
+				pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, sensitive), pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, true), pkcs11.NewAttribute(pkcs11.CKA_SIGN, true),
 			})
 		return err
 	}
@@ -159,7 +159,7 @@ func TestImportedExtractableAndGeneratedKeysLookDifferent(t *testing.T) { // not
 	importKey(t, cfg, software, imported)
 	importKey(t, cfg, softwareEC, importedEC)
 	token := openAs(t, cfg)
-	if err := token.Raw(t.Context(), generateExtractable(extractable)); err != nil {
+	if err := token.Raw(t.Context(), generateExtractable(extractable, true)); err != nil {
 		t.Fatal(err)
 	}
 	_, generated := generate(t, token, keystore.EC, 256)
@@ -283,6 +283,21 @@ func TestTheDrillYieldsWhereTheKeyIsUseful(t *testing.T) {
 	}
 	if got := attempts["set-CKA_UNWRAP"].Result; got != "CKA_UNWRAP is true already" {
 		t.Errorf("set-CKA_UNWRAP: %s", got)
+	}
+}
+
+func TestTheDrillReadsAKeyThatIsNotSensitive(t *testing.T) {
+	t.Parallel()
+	token, _ := open(t)
+	id := []byte("open")
+	if err := token.Raw(t.Context(), generateExtractable(id, false)); err != nil {
+		t.Fatal(err)
+	}
+	attempts := drill(t, token, id)
+	for _, name := range []string{"read-CKA_VALUE", "read-again-CKA_VALUE"} {
+		if a := attempts[name]; a.Outcome != "yielded" || a.Result != "CKR_OK, 32 octets" {
+			t.Errorf("%s: %+v", name, a)
+		}
 	}
 }
 

@@ -109,7 +109,7 @@ func TestListShowsEveryKey(t *testing.T) {
 	if _, err := token.Seal(t.Context(), []byte("secret"), nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := token.Raw(t.Context(), generateExtractable([]byte("stranger"))); err != nil {
+	if err := token.Raw(t.Context(), generateExtractable([]byte("stranger"), true)); err != nil {
 		t.Fatal(err)
 	}
 	all, err := token.List(t.Context())
