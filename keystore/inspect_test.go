@@ -143,7 +143,7 @@ func TestTheAttestationKeyIsOneAndIsOurs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	first, err := token.Attester(t.Context())
+	first, _, err := token.Attester(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +154,7 @@ func TestTheAttestationKeyIsOneAndIsOurs(t *testing.T) {
 	if err := signDigest(first); err != nil {
 		t.Error(err)
 	}
-	again, err := openAs(t, cfg).Attester(t.Context())
+	again, _, err := openAs(t, cfg).Attester(t.Context())
 	if err != nil || !public.Equal(again.Public()) {
 		t.Errorf("another key the second time: %v", err)
 	}
