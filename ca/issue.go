@@ -80,13 +80,16 @@ func (a *Authority) Issue(ctx context.Context, caller policy.Caller, r IssueRequ
 	return Issued{Certificate: cert, PrivateKeyPEM: keyPEM}, nil
 }
 
-// mayIssue checks the permission that the certificate type needs.
+// mayIssue checks the permission that the certificate type needs, and that the issuer certifies at all.
 func (a *Authority) mayIssue(caller policy.Caller, issuer CA, t policy.CertificateType) error {
 	action := policy.CreateCert
 	if t == policy.CA {
 		action = policy.CreateCA
 	}
-	return a.allow(policy.Allow(caller, action, issuer.object()))
+	if err := a.allow(policy.Allow(caller, action, issuer.object())); err != nil {
+		return err
+	}
+	return a.refuseLocked(issuer)
 }
 
 // planRequest is what every kind of request has in common.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/miekg/pkcs11"
 )
@@ -158,15 +157,4 @@ func Reason(err error) string {
 		return errNoAnswer.Error()
 	}
 	return ""
-}
-
-// ckrName is the name of a return value, which miekg/pkcs11 does not know of all.
-func ckrName(ckr pkcs11.Error) string {
-	if ckr == ckrActionProhibited {
-		return "CKR_ACTION_PROHIBITED"
-	}
-	if _, name, ok := strings.Cut(ckr.Error(), "CKR_"); ok {
-		return "CKR_" + name
-	}
-	return fmt.Sprintf("CKR 0x%x", uint(ckr))
 }

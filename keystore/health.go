@@ -235,10 +235,13 @@ func (t *Token) recover(cause error) {
 
 // between is the pause before the next look at a token that is away: short at first, for a hiccup, and never long.
 func between(n int, start time.Time) time.Duration {
-	if time.Since(start) > time.Minute {
+	switch away := time.Since(start); {
+	case away > time.Minute:
 		return time.Second
+	case away > 10*time.Second:
+		return 250 * time.Millisecond
 	}
-	return min(250*time.Millisecond, time.Duration(n+1)*50*time.Millisecond)
+	return min(150*time.Millisecond, time.Duration(n+1)*50*time.Millisecond)
 }
 
 // revive makes the token sign with what it takes, and reports why it does not.

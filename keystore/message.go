@@ -3,7 +3,6 @@ package keystore
 import (
 	"context"
 	"crypto"
-	"crypto/ed25519"
 	"fmt"
 	"io"
 	"sync"
@@ -22,22 +21,28 @@ var hashing = map[crypto.Hash]uint{
 // token where that is offered. On a TPM it is the only way: to sign what is padded already is decryption there, and our
 // keys may not decrypt.
 func (s *signer) SignMessage(_ io.Reader, message []byte, opts crypto.SignerOpts) ([]byte, error) {
-	if opts == nil || opts.HashFunc() != 0 && hashes[opts.HashFunc()].prefix == nil {
-		return s.Sign(nil, nil, opts) // which says what is wrong
-	}
-	p, err := planFor(s.key.public, digestOf(opts.HashFunc(), message), opts)
+	p, err := planForMessage(s.key.public, message, opts)
 	if err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
 	}
-	return call(context.Background(), s.token, operation[[]byte]{name: "sign", run: func(session *session) ([]byte, error) {
-		return s.sign(session, s.token.hashed(session, p, message, opts.HashFunc()))
-	}})
+	return s.token.signPlan(context.Background(), s.key, "sign", p, false)
 }
 
-// hashed turns a plan for a digest into one for the message, if it is for RSA and the token knows how.
-func (t *Token) hashed(s *session, p plan, message []byte, hash crypto.Hash) plan {
-	if p.mechanism == pkcs11.CKM_RSA_PKCS && t.lists(s, hashing[hash]) {
-		p.mechanism, p.input = hashing[hash], message
+// planForMessage is planFor when more than the digest is known.
+func planForMessage(public publicKey, message []byte, opts crypto.SignerOpts) (plan, error) {
+	if opts == nil || opts.HashFunc() != 0 && hashes[opts.HashFunc()].prefix == nil {
+		return planFor(public, nil, opts) // which says what is wrong
+	}
+	p, err := planFor(public, digestOf(opts.HashFunc(), message), opts)
+	p.message, p.hash = message, opts.HashFunc()
+	return p, err
+}
+
+// hashed turns a plan for a digest into one for the message, if the message is known, the key is RSA and the token knows
+// how.
+func (t *Token) hashed(s *session, p plan) plan {
+	if p.message != nil && p.mechanism == pkcs11.CKM_RSA_PKCS && t.lists(s, hashing[p.hash]) {
+		p.mechanism, p.input = hashing[p.hash], p.message
 	}
 	return p
 }
@@ -66,14 +71,9 @@ func (t *Token) lists(s *session, mechanism uint) bool {
 
 // try signs something with a key that was just made: tokens make keys that they then cannot use.
 func (t *Token) try(s *session, k *key) error {
-	message := random(32)
-	hash := crypto.SHA256
-	if _, ok := k.public.(ed25519.PublicKey); ok {
-		hash = 0
-	}
-	p, err := planFor(k.public, digestOf(hash, message), hash)
+	p, err := k.challenge()
 	if err == nil {
-		_, err = (&signer{t, k}).sign(s, t.hashed(s, p, message, hash))
+		_, err = (&signer{t, k}).sign(s, p)
 	}
 	return err
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto"
 	"crypto/ed25519"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -35,11 +34,11 @@ func (t *Token) Check(ctx context.Context) error {
 
 // challenge is a signature that nobody needs, of something that was never signed before.
 func (k *key) challenge() (plan, error) {
-	message := sha256.Sum256(random(32))
-	if _, ok := k.public.(ed25519.PublicKey); ok {
-		return planFor(k.public, message[:], crypto.Hash(0))
+	var hash crypto.Hash
+	if _, ok := k.public.(ed25519.PublicKey); !ok {
+		hash = crypto.SHA256
 	}
-	return planFor(k.public, message[:], crypto.SHA256)
+	return planForMessage(k.public, random(32), hash)
 }
 
 func (t *Token) healthKey(ctx context.Context) (*key, error) {
@@ -51,15 +50,10 @@ func (t *Token) healthKey(ctx context.Context) (*key, error) {
 	if k := t.probeKey(); k != nil {
 		return k, nil
 	}
-	id, bar, err := t.ownKey(ctx, pkcs11.CKO_PRIVATE_KEY, healthLabel, t.ownPair(ctx, healthLabel))
+	k, err := t.ownKey(ctx, healthLabel, nil)
 	if err != nil {
 		return nil, err
 	}
-	p, err := call(ctx, t, operation[pair]{name: "find", run: func(s *session) (pair, error) { return t.lookup(s, id) }})
-	if err != nil {
-		return nil, err
-	}
-	k := t.remember(&key{id: id, public: p.public, bar: bar})
 	t.mu.Lock()
 	t.probe = k
 	t.mu.Unlock()
@@ -82,39 +76,42 @@ func (t *Token) lockMaking(ctx context.Context) (done func(), err error) {
 	}
 }
 
-// ownPair makes a key pair for Signet itself: P-256, or RSA-2048 where there is no EC.
-func (t *Token) ownPair(ctx context.Context, label string) func(id []byte, bar Bar) error {
-	return func(id []byte, bar Bar) error {
-		_, err := t.Generate(ctx, Spec{ID: id, Label: label, Type: EC, Size: 256, Bar: bar})
-		if errors.Is(err, ErrUnsupported) {
-			_, err = t.Generate(ctx, Spec{ID: id, Label: label, Type: RSA, Size: 2048, Bar: bar})
-		}
-		return err
-	}
-}
-
-// ownKey returns the CKA_ID of the key with this label that proves non-exportable, the lowest if there are several,
-// after making one if there is none. The label only finds it; from then on the key is known by its id. A token that
-// cannot prove where even a new key was born (NSS softokn) is held to the lower bar, and only such a token.
-func (t *Token) ownKey(ctx context.Context, class int, label string, produce func(id []byte, bar Bar) error) ([]byte, Bar, error) {
+// ownKey returns the key pair with this label whose CKA_ID begins with mark and which proves non-exportable, the one with
+// the lowest CKA_ID if there are several, after making one if there is none: P-256, or RSA-2048 where there is no EC. The
+// label only finds it; from then on the key is known by its id. A token that cannot prove where even a new key was born
+// (NSS softokn) is held to the lower bar, and only such a token. The caller has the making lock.
+func (t *Token) ownKey(ctx context.Context, label string, mark []byte) (*key, error) {
 	for _, bar := range []Bar{BarBorn, BarHeld} {
-		ids, err := t.labelled(ctx, class, label, bar)
+		ids, err := t.labelled(ctx, label, mark, bar)
 		if err == nil && len(ids) == 0 {
-			if err = produce(random(16), bar); err == nil {
-				ids, err = t.labelled(ctx, class, label, bar)
+			if err = t.makeOwn(ctx, label, mark, bar); err == nil {
+				ids, err = t.labelled(ctx, label, mark, bar)
 			}
 		}
 		switch {
 		case errors.Is(err, ErrEvidence) && bar == BarBorn:
 			continue
 		case err != nil:
-			return nil, 0, err
+			return nil, err
 		case len(ids) == 0:
-			return nil, 0, fmt.Errorf("%w: %q was made and is not found again", ErrNotFound, label)
+			return nil, fmt.Errorf("%w: %q was made and is not found again", ErrNotFound, label)
 		}
-		return ids[0], bar, nil
+		p, err := call(ctx, t, operation[pair]{name: "find", run: func(s *session) (pair, error) { return t.lookup(s, ids[0]) }})
+		if err != nil {
+			return nil, err
+		}
+		return t.remember(&key{id: ids[0], public: p.public, bar: bar}), nil
 	}
-	return nil, 0, ErrEvidence
+	return nil, ErrEvidence
+}
+
+func (t *Token) makeOwn(ctx context.Context, label string, mark []byte, bar Bar) error {
+	id := append(slices.Clone(mark), random(16-len(mark))...)
+	_, err := t.Generate(ctx, Spec{ID: id, Label: label, Type: EC, Size: 256, Bar: bar})
+	if errors.Is(err, ErrUnsupported) {
+		_, err = t.Generate(ctx, Spec{ID: id, Label: label, Type: RSA, Size: 2048, Bar: bar})
+	}
+	return err
 }
 
 // ownBar is the bar for keys of Signet's own, as far as it is known.
@@ -134,10 +131,10 @@ func (t *Token) lowered(ctx context.Context) bool {
 	return true
 }
 
-// labelled lists the CKA_IDs, in order, of the keys with a label that prove non-exportable.
-func (t *Token) labelled(ctx context.Context, class int, label string, bar Bar) ([][]byte, error) {
+// labelled lists the CKA_IDs, in order, of the private keys with a label that prove non-exportable.
+func (t *Token) labelled(ctx context.Context, label string, mark []byte, bar Bar) ([][]byte, error) {
 	return call(ctx, t, operation[[][]byte]{name: "find", run: func(s *session) ([][]byte, error) {
-		objects, err := s.find(64, template(pkcs11.CKA_CLASS, class, pkcs11.CKA_LABEL, label).ToSlice()...)
+		objects, err := s.find(64, template(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY, pkcs11.CKA_LABEL, label).ToSlice()...)
 		if err != nil {
 			return nil, err
 		}
@@ -152,8 +149,8 @@ func (t *Token) labelled(ctx context.Context, class int, label string, bar Bar) 
 			if err != nil {
 				return nil, fmt.Errorf("read CKA_ID: %w", err)
 			}
-			switch err := s.prove(object, class, bar); {
-			case errors.Is(err, ErrEvidence) || len(id) == 0:
+			switch err := s.prove(object, pkcs11.CKO_PRIVATE_KEY, bar); {
+			case errors.Is(err, ErrEvidence) || len(id) == 0 || !bytes.HasPrefix(id, mark):
 				continue // a stranger's key under our label
 			case err != nil:
 				return nil, err

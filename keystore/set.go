@@ -172,13 +172,26 @@ func (f *failover) somewhere(ctx context.Context) error {
 	})
 }
 
-// Sign implements [crypto.Signer] as the signer of one token does. A token that hangs gets half of its deadline before
-// the next one is asked.
-func (f *failover) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) (signature []byte, err error) {
+// Sign implements [crypto.Signer] as the signer of one token does.
+func (f *failover) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	p, err := planFor(f.public, digest, opts)
 	if err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
 	}
+	return f.sign(p)
+}
+
+// SignMessage implements [crypto.MessageSigner] as the signer of one token does.
+func (f *failover) SignMessage(_ io.Reader, message []byte, opts crypto.SignerOpts) ([]byte, error) {
+	p, err := planForMessage(f.public, message, opts)
+	if err != nil {
+		return nil, fmt.Errorf("sign: %w", err)
+	}
+	return f.sign(p)
+}
+
+// sign asks one token after the other. One that hangs gets half of its deadline before the next one is asked.
+func (f *failover) sign(p plan) (signature []byte, err error) {
 	err = f.try(func(t *Token, impatient bool) error {
 		ctx, cancel := context.Background(), context.CancelFunc(func() {})
 		if impatient {

@@ -15,7 +15,6 @@ const (
 	ckkECEdwards           = 0x40
 	ckmECEdwardsKeyPairGen = 0x1055
 	ckmEDDSA               = 0x1057
-	ckrActionProhibited    = 0x1b
 )
 
 // kind is how PKCS#11 makes and uses keys of one type and size.

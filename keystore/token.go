@@ -167,29 +167,3 @@ func (t *Token) disconnect(ctx context.Context) error {
 
 // Sessions is the number of sessions that are open.
 func (t *Token) Sessions() int { return t.pool.size() }
-
-// Info describes the token for people: manufacturer, model, serial, firmware.
-type Info struct {
-	Manufacturer, Model, Serial, Label, Firmware, Library string
-	Sessions                                              int // open now
-}
-
-// Info reads the token's description.
-func (t *Token) Info(ctx context.Context) (Info, error) {
-	return call(ctx, t, operation[Info]{name: "info", run: func(s *session) (Info, error) {
-		token, err := s.GetTokenInfo(t.slot.id)
-		if err != nil {
-			return Info{}, err
-		}
-		library, err := s.GetInfo()
-		if err != nil {
-			return Info{}, err
-		}
-		return Info{
-			Manufacturer: token.ManufacturerID, Model: token.Model, Serial: token.SerialNumber, Label: token.Label,
-			Firmware: fmt.Sprintf("%d.%d", token.FirmwareVersion.Major, token.FirmwareVersion.Minor),
-			Library:  fmt.Sprintf("%s %d.%d", library.LibraryDescription, library.LibraryVersion.Major, library.LibraryVersion.Minor),
-			Sessions: t.pool.size(),
-		}, nil
-	}})
-}

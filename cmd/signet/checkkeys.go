@@ -24,8 +24,12 @@ func (s *server) checkKeys(ctx context.Context, acceptMissing bool) error {
 			return fmt.Errorf("check the keys of the CAs: %w", err)
 		}
 		for _, c := range found {
-			all, page.After = all+1, c.ID
-			_, err := s.keys.Signer(ctx, c.KeyID, c.PublicKey)
+			page.After = c.ID
+			if c.KeyDestroyedAt != nil {
+				continue
+			}
+			all++
+			_, err := s.keys.Signer(ctx, c.KeyRef())
 			switch {
 			case err == nil:
 				continue

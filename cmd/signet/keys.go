@@ -10,9 +10,9 @@ import (
 	"time"
 
 	"signet/ca"
+	"signet/evidence"
 	"signet/fault"
 	"signet/keystore"
-	"signet/policy"
 )
 
 // tokenKeys is the PKCS#11 tokens as the certificate authority sees them.
@@ -22,30 +22,71 @@ type tokenKeys struct {
 
 	sealing sync.Mutex             // held by the first Seal under a key-encryption key
 	durable atomic.Pointer[string] // the key-encryption key that is known to be on disk
+
+	attesters sync.Map // names of the tokens whose attestation key is known to be on disk
 }
 
 var _ ca.Keys = (*tokenKeys)(nil)
 
+// Default implements [ca.Keys].
+func (k *tokenKeys) Default() string { return k.tokens.Names()[0] }
+
+// Tokens implements [ca.Keys].
+func (k *tokenKeys) Tokens() []string { return k.tokens.Names() }
+
 // Generate implements [ca.Keys]. The key is on disk when it returns.
-func (k *tokenKeys) Generate(ctx context.Context, id []byte, label string, spec policy.KeySpec) (crypto.Signer, error) {
-	token, err := k.tokens.Token("")
+func (k *tokenKeys) Generate(ctx context.Context, r ca.KeyRequest) (crypto.Signer, error) {
+	token, _, err := k.named(r.Token)
 	if err != nil {
 		return nil, err
 	}
-	key, err := token.Generate(ctx, keystore.Spec{ID: id, Label: label, Type: keystore.KeyType(spec.Type), Size: spec.Size})
+	key, err := token.Generate(ctx, keystore.Spec{
+		ID: r.ID, Label: r.Label, Type: keystore.KeyType(r.Spec.Type), Size: r.Spec.Size, Bar: bar(r.Accept),
+	})
 	if err != nil {
 		return nil, tokenFault(err)
 	}
 	if err := k.sync(); err != nil {
-		return nil, fmt.Errorf("keep key %x: %w", id, err)
+		return nil, fmt.Errorf("keep key %x: %w", r.ID, err)
 	}
 	return key, nil
 }
 
 // Signer implements [ca.Keys].
-func (k *tokenKeys) Signer(ctx context.Context, id, publicKey []byte) (crypto.Signer, error) {
-	key, err := k.tokens.Signer(ctx, "", id, publicKey, keystore.BarBorn)
+func (k *tokenKeys) Signer(ctx context.Context, r ca.KeyRef) (crypto.Signer, error) {
+	key, err := k.tokens.Signer(ctx, r.Token, r.ID, r.PublicKey, bar(r.Accept))
 	return key, tokenFault(err)
+}
+
+// bar is what a token must say of a key when this grade is accepted. Only what was accepted in so many words lowers it.
+func bar(accept evidence.Grade) keystore.Bar {
+	if accept == evidence.Imported {
+		return keystore.BarHeld
+	}
+	return keystore.BarBorn
+}
+
+// Destroy implements [ca.Keys]. The key is gone from the disk too when it returns.
+func (k *tokenKeys) Destroy(ctx context.Context, token string, id []byte) error {
+	t, _, err := k.named(token)
+	if err != nil {
+		return err
+	}
+	if err := t.Destroy(ctx, id); err != nil {
+		return keyFault(err)
+	}
+	if err := k.sync(); err != nil {
+		return fmt.Errorf("keep that key %x is gone: %w", id, err)
+	}
+	return nil
+}
+
+// keyFault is tokenFault for a key that somebody asked for by its id: that it is not there is an answer.
+func keyFault(err error) error {
+	if errors.Is(err, keystore.ErrNotFound) {
+		return fault.Wrap(fault.NotFound, "the token has no such key", err)
+	}
+	return tokenFault(err)
 }
 
 // Seal implements [ca.Keys]. The first one makes the key-encryption key, or finds one that was made shortly before, by

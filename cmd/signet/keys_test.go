@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"signet/ca"
 	"signet/fault"
 	"signet/keystore"
 	"signet/policy"
@@ -65,7 +66,7 @@ func TestANewKeyIsOnDiskBeforeItIsUsed(t *testing.T) {
 		}
 	}
 	generate := func(id string) error {
-		_, err := keys.Generate(t.Context(), []byte(id), "ca", policy.KeySpec{Type: policy.EC, Size: 256})
+		_, err := keys.Generate(t.Context(), ca.KeyRequest{ID: []byte(id), Label: "ca", Spec: policy.KeySpec{Type: policy.EC, Size: 256}})
 		return err
 	}
 	seal := func() error {

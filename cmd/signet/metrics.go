@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"signet/ca"
+	"signet/evidence"
 	"signet/keystore"
 	"signet/policy"
 )
@@ -20,6 +21,8 @@ type metrics struct {
 	refused   *prometheus.CounterVec
 	published prometheus.Counter
 	crlTime   prometheus.Histogram
+	drills    *prometheus.CounterVec
+	locks     *prometheus.CounterVec
 	failures  *prometheus.CounterVec
 	tokenOps  *prometheus.CounterVec
 	tokenTime *prometheus.HistogramVec
@@ -51,6 +54,8 @@ func newMetrics() *metrics {
 		published: prometheus.NewCounter(prometheus.CounterOpts{Name: "signet_crl_published_total", Help: "Revocation lists signed."}),
 		crlTime: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "signet_crl_publish_seconds", Help: "Time to sign and store a revocation list.", Buckets: latencyBuckets}),
+		drills:    counter("signet_ca_key_drills_total", "Attacks on CA keys, by what caused them and the grade that followed.", "trigger", "grade"),
+		locks:     counter("signet_ca_locks_total", "CAs locked or unlocked because of the grade of their key.", "state"),
 		failures:  counter("signet_background_failures_total", "Background work that failed and will be tried again.", "task"),
 		tokenOps:  counter("signet_token_operations_total", "Operations of the PKCS#11 tokens.", "token", "op", "result"),
 		tokenTime: histogram("signet_token_operation_seconds", "Duration of token operations, waiting for a session included.", "token", "op"),
@@ -63,7 +68,7 @@ func newMetrics() *metrics {
 	}
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "signet_build_info", Help: "1, with the version as a label."}, []string{"version"})
 	build.WithLabelValues(programVersion()).Set(1)
-	m.registry.MustRegister(m.issued, m.revoked, m.refused, m.published, m.crlTime, m.failures, m.tokenOps, m.tokenTime,
+	m.registry.MustRegister(m.issued, m.revoked, m.refused, m.published, m.crlTime, m.drills, m.locks, m.failures, m.tokenOps, m.tokenTime,
 		m.sessions, m.tokenUp, m.healed, m.database, m.ready, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.startAtZero()
@@ -78,10 +83,15 @@ func (m *metrics) startAtZero() {
 	for _, step := range []string{"permission", "policy", "lint", "token", "store"} {
 		m.refused.WithLabelValues(step)
 	}
-	for _, task := range []string{"crl", "reconcile", "prune"} {
+	for _, state := range lockStates {
+		m.locks.WithLabelValues(state)
+	}
+	for _, task := range []string{"crl", "reconcile", "prune", "drill"} {
 		m.failures.WithLabelValues(task)
 	}
 }
+
+var lockStates = map[bool]string{true: "locked", false: "unlocked"}
 
 // hooks connects the certificate authority's events; failed is told of background work that failed.
 func (m *metrics) hooks(failed func(task string, err error)) ca.Hooks {
@@ -93,7 +103,9 @@ func (m *metrics) hooks(failed func(task string, err error)) ca.Hooks {
 			m.published.Inc()
 			m.crlTime.Observe(took.Seconds())
 		},
-		Failed: failed,
+		Drilled: func(t ca.Trigger, g evidence.Grade) { m.drills.WithLabelValues(string(t), string(g)).Inc() },
+		Locked:  func(locked bool) { m.locks.WithLabelValues(lockStates[locked]).Inc() },
+		Failed:  failed,
 	}
 }
 

@@ -212,6 +212,7 @@ func TestAnOutageOfTheTokenIsSurvived(t *testing.T) {
 	t.Parallel()
 	_, removed := softhsmtest.Faulty(t)
 	_, disconnected := softhsmtest.Faulty(t)
+	_, remote := softhsmtest.Remote(t)
 	for _, c := range []struct {
 		name         string
 		env          []string
@@ -219,6 +220,7 @@ func TestAnOutageOfTheTokenIsSurvived(t *testing.T) {
 	}{
 		{"removed for two seconds", removed.Env(), removed.Remove, removed.Restore},
 		{"in need of C_Initialize", disconnected.Env(), disconnected.Disconnect, disconnected.Reconnect},
+		{"killed, and started again", remote.Env(), remote.Kill, remote.Restart},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -237,7 +239,7 @@ func TestAnOutageOfTheTokenIsSurvived(t *testing.T) {
 			if answer := r.raw(http.StatusServiceUnavailable, "GET", "/readyz", nil); !strings.Contains(string(answer), "CKR_") {
 				t.Errorf("/readyz does not name the cause: %s", answer)
 			}
-			c.mend()
+			c.mend() // returns when the token is there
 			if first := l.more(50, 10*time.Second); first > time.Second {
 				t.Errorf("signing again %s after its return, want less than a second", first)
 			}
