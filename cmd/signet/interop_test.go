@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"syscall"
 	"testing"
+	"time"
 
 	"signet/keystore/tokentest"
 )
@@ -98,10 +99,11 @@ func (r *running) useCA(name string, authority int64) {
 		r.t.Errorf("%s: the private key is not the one that was handed out", name)
 	}
 	r.must(http.StatusOK, "POST", fmt.Sprintf("/api/v1/certificates/%d/revoke", id(signed)), object{"reason": "superseded"})
-	list := r.crl(name, authority, root)
-	for _, entry := range list.RevokedCertificateEntries {
-		if fmt.Sprintf("%x", entry.SerialNumber) == signed["serial_number"] {
-			return
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) { // the list follows
+		for _, entry := range r.crl(name, authority, root).RevokedCertificateEntries {
+			if fmt.Sprintf("%x", entry.SerialNumber) == signed["serial_number"] {
+				return
+			}
 		}
 	}
 	r.t.Errorf("%s: the CRL does not have %v", name, signed["serial_number"])

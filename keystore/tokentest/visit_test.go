@@ -165,7 +165,7 @@ func (j job) signTogether(key crypto.Signer) (signature []byte, err error) {
 	)
 	for range 8 {
 		wg.Go(func() {
-			for range 8 {
+			for range 4 {
 				s, e := crypto.SignMessage(key, rand.Reader, j.Data, j.Hash)
 				mu.Lock()
 				signature, err = s, errors.Join(err, e)
