@@ -7,7 +7,7 @@ BENCHTIME   ?= 1s
 export CGO_ENABLED = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint bench fuzz generate clean
+.PHONY: help run build test interop lint bench fuzz generate clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,10 @@ test: ## install what is missing, and run every test with the race detector
 	go vet -race ./...
 	go test -race -p 1 -timeout 9m ./...
 
+interop: ## the tests with tokens of every make (a part of make test); fails where one of them cannot run
+	@scripts/setup interop
+	SIGNET_INTEROP=1 go test -count 1 -run '^TestInterop' ./keystore/... ./cmd/signet
+
 lint: ## gofmt and go vet
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt -w $$unformatted"; exit 1; fi
 	go vet ./...
@@ -37,7 +41,7 @@ fuzz: ## every fuzz target for a while (FUZZTIME=10s)
 	@set -e; for package in $$(go list ./...); do \
 		for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
 			echo "== $$package $$target"; \
-			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$package; \
 		done; \
 	done
 

@@ -12,6 +12,7 @@ import (
 
 	"signet/api/wire"
 	"signet/ca"
+	"signet/evidence"
 	"signet/policy"
 )
 
@@ -34,6 +35,7 @@ func (s *server) createCA(w http.ResponseWriter, r *request) error {
 		Name: body.Name, SubjectDN: body.SubjectDN, Description: body.Description,
 		Key: keySpec(body.KeyType, body.KeySize, defaultCAKeySize), ValidDays: or(body.ValidDays, 0),
 		ParentID: body.ParentCAID, PathLength: body.PathLength, AllowLeafCerts: body.AllowLeafCerts, CRLBaseURL: body.CRLBaseURL,
+		Token: or(body.Token, ""), AcceptKeyGrade: evidence.Grade(or(body.AcceptKeyGrade, "")),
 	})
 	if err != nil {
 		return err
@@ -180,6 +182,8 @@ func (s *server) caOf(c ca.CA) wire.CA {
 		Status:      caStatus(c, s.now()), RevokedAt: instant(c.Revocation.At),
 		OrganizationID: c.OrganizationID, CreatedByUserID: c.CreatedBy,
 		CreatedAt: c.CreatedAt.UTC(), UpdatedAt: c.UpdatedAt.UTC(), IsRoot: c.IsRoot(),
+		Token: s.ca.TokenOf(c), KeyGrade: text(string(c.Proof.Grade)), KeyLocked: text(c.Proof.Locked),
+		KeyGradeAccepted: text(string(c.Proof.Accepted.Grade)),
 	}
 }
 

@@ -17,7 +17,7 @@ func (s *server) exportCA(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	return attach(w, fmt.Sprintf("ca_%d_certificate.pem", id), certificatePEM(c.Certificate))
+	return attach(w, pemType, fmt.Sprintf("ca_%d_certificate.pem", id), certificatePEM(c.Certificate))
 }
 
 func (s *server) exportCertificate(w http.ResponseWriter, r *request) error {
@@ -29,7 +29,7 @@ func (s *server) exportCertificate(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	return attach(w, fmt.Sprintf("certificate_%d.pem", id), certificatePEM(c.DER))
+	return attach(w, pemType, fmt.Sprintf("certificate_%d.pem", id), certificatePEM(c.DER))
 }
 
 func (s *server) exportPrivateKey(w http.ResponseWriter, r *request) error {
@@ -44,7 +44,7 @@ func (s *server) exportPrivateKey(w http.ResponseWriter, r *request) error {
 	if key == nil {
 		return fault.New(fault.NotFound, "No private key is kept for this certificate")
 	}
-	return attach(w, fmt.Sprintf("certificate_%d_private_key.pem", id), key)
+	return attach(w, pemType, fmt.Sprintf("certificate_%d_private_key.pem", id), key)
 }
 
 func (s *server) exportChain(w http.ResponseWriter, r *request) error {
@@ -60,13 +60,13 @@ func (s *server) exportChain(w http.ResponseWriter, r *request) error {
 	for _, issuer := range issuers {
 		chain = append(chain, certificatePEM(issuer.Certificate))
 	}
-	return attach(w, fmt.Sprintf("certificate_%d_chain.pem", id), slices.Concat(chain...))
+	return attach(w, pemType, fmt.Sprintf("certificate_%d_chain.pem", id), slices.Concat(chain...))
 }
 
 const pemType = "application/x-pem-file"
 
-func attach(w http.ResponseWriter, name string, data []byte) error {
-	w.Header().Set("Content-Type", pemType)
+func attach(w http.ResponseWriter, contentType, name string, data []byte) error {
+	w.Header().Set("Content-Type", contentType)
 	w.Header().Set("Content-Disposition", "attachment; filename="+name)
 	w.WriteHeader(http.StatusOK)
 	_, _ = w.Write(data) // a client that hung up does not read it

@@ -2,8 +2,6 @@ package api_test
 
 import (
 	"bytes"
-	"context"
-	"crypto"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -22,9 +20,9 @@ import (
 	"signet/api"
 	"signet/api/contract"
 	"signet/ca"
+	"signet/ca/catest"
 	"signet/identity"
 	"signet/keystore"
-	"signet/policy"
 	"signet/softhsm/softhsmtest"
 	"signet/store"
 )
@@ -38,6 +36,7 @@ type site struct {
 	log     *lockedBuffer
 	metrics *prometheus.Registry
 	store   *store.DB
+	drills  *catest.Script // what drills of keys achieve
 }
 
 // lockedBuffer is a log that tests read while the server writes.
@@ -56,13 +55,6 @@ func (b *lockedBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.b.String()
-}
-
-// keys is a token as the certificate authority sees it.
-type keys struct{ *keystore.Token }
-
-func (k keys) Generate(ctx context.Context, id []byte, label string, spec policy.KeySpec) (crypto.Signer, error) {
-	return k.Token.Generate(ctx, keystore.Spec{ID: id, Label: label, Type: keystore.KeyType(spec.Type), Size: spec.Size})
 }
 
 const (
@@ -88,8 +80,10 @@ func newSite(t testing.TB, change ...func(*api.Config)) *site {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { token.Close() })
+	k := &keys{Token: token}
+	s.drills = &k.Script
 	authority := ca.New(ca.Config{
-		Store: db, Keys: keys{token}, PublicURL: "http://pki.example", Now: time.Now,
+		Store: db, Keys: k, PublicURL: "http://pki.example", Now: time.Now,
 		CRLValidity: 7 * 24 * time.Hour, CRLRefresh: 24 * time.Hour,
 	})
 	people, err := identity.New(identity.Config{

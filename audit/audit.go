@@ -21,12 +21,21 @@ const (
 	CAExportPrivateKey Action = "ca_export_private_key" // always a refusal
 	CAReserve          Action = "ca_reserve"            // intent: a CA certificate is about to be signed
 	CAAbandon          Action = "ca_abandon"            // the intent was never completed; the serial counts as revoked
+	CAAdopt            Action = "ca_adopt"              // a key that was made elsewhere became a CA
+	CALock             Action = "ca_lock"               // its key is known too little to certify; CRLs go on
+	CAUnlock           Action = "ca_unlock"             //
+	CAKeyDrill         Action = "ca_key_drill"          // somebody had the key attacked
+	CAKeyEvidence      Action = "ca_key_evidence"       // evidence was signed for somebody
+	CAKeyAccept        Action = "ca_key_accept"         // a lower grade of the key was accepted, or that was withdrawn
+	CAKeyRefuse        Action = "ca_key_refuse"         // a key was refused for its grade and signed nothing
+	CAKeyDestroy       Action = "ca_key_destroy"        // intent, then result
 	CertCreate         Action = "cert_create"           //
 	CertRevoke         Action = "cert_revoke"           //
 	CertReserve        Action = "cert_reserve"          // intent: a certificate is about to be signed
 	CertAbandon        Action = "cert_abandon"          // the intent was never completed; the serial counts as revoked
 	CertExportPrivate  Action = "cert_export_private_key"
 	CRLPublish         Action = "crl_publish"
+	TokenPIN           Action = "token_pin" // of a PKCS#11 token; announced before it is changed
 	LoginSuccess       Action = "login_success"
 	LoginFailure       Action = "login_failure"
 	TokenRefresh       Action = "token_refresh"
@@ -40,14 +49,19 @@ const (
 	OrgDelete          Action = "org_delete"
 	OrgAddUser         Action = "org_add_user"
 	OrgRemoveUser      Action = "org_remove_user"
+	KEKRotate          Action = "kek_rotate"  // before and after the next key-encryption key is made
+	KEKDestroy         Action = "kek_destroy" // before and after an old one is destroyed
+	KeyReseal          Action = "key_reseal"  // private keys were sealed anew
 )
 
 // Actions is every action, in the order of the API's documentation.
 var Actions = []Action{
 	CACreate, CAUpdate, CADelete, CARevoke, CAExportPrivateKey, CAReserve, CAAbandon,
-	CertCreate, CertRevoke, CertReserve, CertAbandon, CertExportPrivate, CRLPublish,
+	CAAdopt, CALock, CAUnlock, CAKeyDrill, CAKeyEvidence, CAKeyAccept, CAKeyRefuse, CAKeyDestroy,
+	CertCreate, CertRevoke, CertReserve, CertAbandon, CertExportPrivate, CRLPublish, TokenPIN,
 	LoginSuccess, LoginFailure, TokenRefresh, Logout, SessionsInvalidate,
 	UserCreate, UserUpdate, UserDelete, OrgCreate, OrgUpdate, OrgDelete, OrgAddUser, OrgRemoveUser,
+	KEKRotate, KEKDestroy, KeyReseal,
 }
 
 // The kinds of resource an event is about.

@@ -11,20 +11,23 @@ import (
 	"time"
 
 	"signet/audit"
+	"signet/evidence"
 	"signet/fault"
 	"signet/policy"
 	"signet/signer"
 )
 
-// Config is what an Authority needs. Every field but Hooks is required.
+// Config is what an Authority needs. Every field but Version, DrillInterval and Hooks is required.
 type Config struct {
-	Store       Store
-	Keys        Keys
-	PublicURL   string        // base of the URLs written into certificates, without trailing slash
-	CRLValidity time.Duration // from thisUpdate to nextUpdate
-	CRLRefresh  time.Duration // a list is replaced so long before its nextUpdate
-	Now         func() time.Time
-	Hooks       Hooks
+	Store         Store
+	Keys          Keys
+	PublicURL     string        // base of the URLs written into certificates, without trailing slash
+	CRLValidity   time.Duration // from thisUpdate to nextUpdate
+	CRLRefresh    time.Duration // a list is replaced so long before its nextUpdate
+	DrillInterval time.Duration // between two drills of a CA's key in the background; 0: none but at the start
+	Version       string        // of the program, named in evidence
+	Now           func() time.Time
+	Hooks         Hooks
 }
 
 // Hooks are told what happened, for metrics. Nil fields are skipped.
@@ -33,7 +36,9 @@ type Hooks struct {
 	Revoked   func(reason int)
 	Refused   func(step string) // "permission", "policy", "lint", "token", "store"
 	Published func(entries int, took time.Duration)
-	Failed    func(task string, err error) // background work: "crl", "reconcile"
+	Drilled   func(t Trigger, g evidence.Grade)
+	Locked    func(locked bool)            // a CA was locked, or unlocked
+	Failed    func(task string, err error) // background work: "crl", "reconcile", "drill"
 }
 
 // CreateCARequest asks for a new CA. Nil pointers take the default named beside them.
@@ -47,6 +52,8 @@ type CreateCARequest struct {
 	PathLength     *int   // nil: one less than the parent's
 	AllowLeafCerts *bool  // nil: true
 	CRLBaseURL     *string
+	Token          string         // a configured name; "": the default token
+	AcceptKeyGrade evidence.Grade // of a key that the token cannot keep drilled: Asserted or Imported; "": none lower
 }
 
 // IssueRequest asks for a certificate whose key pair the server makes, or for one of the caller's own key.
@@ -89,13 +96,15 @@ type Authority struct {
 	cfg       Config
 	publisher publisher
 	keygen    chan struct{} // bounds the leaf keys being made at once
-	issuers   sync.Map      // CA id -> *signer.Issuer; a CA's certificate and key never change
-	pause     atomic.Int64  // until then (Unix nanoseconds) nothing is reserved: the token has just failed to sign
+	issuers   sync.Map      // issuerKey -> *signer.Issuer; a CA's certificate and key never change
+	drills    drillSlots
+	pause     atomic.Int64 // until then (Unix nanoseconds) nothing is reserved: the token has just failed to sign
 }
 
 // New returns an Authority. It does nothing until it is called; start Run for its background work.
 func New(cfg Config) *Authority {
 	a := &Authority{cfg: cfg, keygen: make(chan struct{}, runtime.GOMAXPROCS(0))}
+	a.drills.busy = map[string]chan struct{}{}
 	a.publisher = publisher{publish: a.publishCRL, next: map[int64]chan struct{}{}, running: map[int64]bool{}}
 	return a
 }
@@ -106,21 +115,39 @@ const tokenPause = 250 * time.Millisecond
 
 var errTokenAway = &fault.Error{Code: fault.Unavailable, Message: "the signing token is not available", RetryAfter: time.Second}
 
-// tokenSigns refuses while the token is known not to sign.
-func (a *Authority) tokenSigns() error {
+// tokenSigns refuses while the token of the issuer is known not to sign.
+func (a *Authority) tokenSigns(ctx context.Context, c CA) error {
 	if a.cfg.Now().UnixNano() < a.pause.Load() {
 		a.refused("token")
 		return errTokenAway
 	}
+	issuer, err := a.issuer(ctx, c)
+	if err == nil {
+		err = issuer.Ready()
+	}
+	if err != nil {
+		return a.refuse(fmt.Errorf("look whether CA %d can sign: %w", c.ID, err))
+	}
 	return nil
 }
 
-// issuer returns what signs for a CA.
+// issuerKey names what signs for a CA: the same key is looked up again when another grade of it is asked for.
+type issuerKey struct {
+	id     int64
+	accept evidence.Grade
+}
+
+// issuer returns what signs certificates for a CA.
 func (a *Authority) issuer(ctx context.Context, c CA) (*signer.Issuer, error) {
-	if cached, ok := a.issuers.Load(c.ID); ok {
+	return a.issuerWith(ctx, c, c.KeyRef())
+}
+
+func (a *Authority) issuerWith(ctx context.Context, c CA, ref KeyRef) (*signer.Issuer, error) {
+	name := issuerKey{c.ID, ref.Accept}
+	if cached, ok := a.issuers.Load(name); ok {
 		return cached.(*signer.Issuer), nil
 	}
-	key, err := a.cfg.Keys.Signer(ctx, c.KeyID, c.PublicKey)
+	key, err := a.cfg.Keys.Signer(ctx, ref)
 	if err != nil {
 		return nil, fmt.Errorf("find key of CA %d: %w", c.ID, err)
 	}
@@ -128,8 +155,15 @@ func (a *Authority) issuer(ctx context.Context, c CA) (*signer.Issuer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("join certificate and key of CA %d: %w", c.ID, err)
 	}
-	a.issuers.Store(c.ID, issuer)
+	a.issuers.Store(name, issuer)
 	return issuer, nil
+}
+
+// forget drops what signs for a CA.
+func (a *Authority) forget(id int64) {
+	for _, g := range evidence.Grades {
+		a.issuers.Delete(issuerKey{id, g})
+	}
 }
 
 func (c CA) issuerRules() *policy.Issuer {
@@ -209,7 +243,7 @@ func (a *Authority) failed(task string, err error) {
 }
 
 func scopeOf(c policy.Caller) Scope {
-	return Scope{All: c.Role == policy.RoleSuperuser, UserID: c.UserID, OrganizationID: c.OrganizationID}
+	return Scope{All: c.Role == policy.RoleSuperuser || c.Operator, UserID: c.UserID, OrganizationID: c.OrganizationID}
 }
 
 const (

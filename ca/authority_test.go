@@ -1,11 +1,8 @@
 package ca_test
 
 import (
-	"context"
-	"crypto"
 	"crypto/x509"
 	"errors"
-	"io"
 	"strings"
 	"sync"
 	"testing"
@@ -18,66 +15,6 @@ import (
 	"signet/policy"
 	"signet/softhsm/softhsmtest"
 )
-
-// tokenKeys is a real SoftHSM2 token behind ca.Keys. Tests may take it away.
-type tokenKeys struct {
-	token *keystore.Token
-	mu    sync.Mutex
-	away  bool
-}
-
-var errAway = &fault.Error{Code: fault.Unavailable, Message: "the signing token is not available", RetryAfter: time.Second}
-
-func (k *tokenKeys) setAway(away bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.away = away
-}
-
-func (k *tokenKeys) check() error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.away {
-		return errAway
-	}
-	return nil
-}
-
-func (k *tokenKeys) Generate(ctx context.Context, id []byte, label string, spec policy.KeySpec) (crypto.Signer, error) {
-	if err := k.check(); err != nil {
-		return nil, err
-	}
-	key, err := k.token.Generate(ctx, keystore.Spec{ID: id, Label: label, Type: keystore.KeyType(spec.Type), Size: spec.Size})
-	return &switchedSigner{key, k}, err
-}
-
-func (k *tokenKeys) Signer(ctx context.Context, id, public []byte) (crypto.Signer, error) {
-	if err := k.check(); err != nil {
-		return nil, err
-	}
-	key, err := k.token.Signer(ctx, id, public)
-	return &switchedSigner{key, k}, err
-}
-
-func (k *tokenKeys) Seal(ctx context.Context, plaintext, aad []byte) ([]byte, error) {
-	return k.token.Seal(ctx, plaintext, aad)
-}
-
-func (k *tokenKeys) Unseal(ctx context.Context, sealed, aad []byte) ([]byte, error) {
-	return k.token.Unseal(ctx, sealed, aad)
-}
-
-type switchedSigner struct {
-	crypto.Signer
-	keys *tokenKeys
-}
-
-func (s *switchedSigner) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
-	if err := s.keys.check(); err != nil {
-		return nil, err
-	}
-	return s.Signer.Sign(rand, digest, opts)
-}
 
 // clock is a time that tests move.
 type clock struct {

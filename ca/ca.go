@@ -38,13 +38,18 @@ type CA struct {
 	OrganizationID *int64
 	CreatedBy      *int64
 
-	KeyID       []byte // CKA_ID, 16 random octets
+	Token       string // name of the token with the key, in the configuration; "" is the default one
+	KeyID       []byte // CKA_ID; 16 random octets unless the key was adopted
 	PublicKey   []byte // DER SubjectPublicKeyInfo
 	Serial      string // lower-case hex
 	TBS         []byte // DER TBSCertificate, while Pending
 	Certificate []byte // DER; empty while Pending or Abandoned
 	NotBefore   time.Time
 	NotAfter    time.Time
+
+	Proof          KeyProof
+	DrillClaimedAt *time.Time // when a scheduled drill of the key began last
+	KeyDestroyedAt *time.Time // nothing can be signed since then, no CRL either
 
 	State      State
 	Revocation Revocation // when State is Revoked or Abandoned

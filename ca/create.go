@@ -8,6 +8,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -30,7 +31,10 @@ func (a *Authority) CreateCA(ctx context.Context, caller policy.Caller, r Create
 	}
 
 	// 2. Announce the key before the token makes it.
-	detail := fmt.Sprintf("create CA %q, subject %q, %s-%d, CKA_ID %x", c.Name, c.SubjectDN, c.KeyType, c.KeySize, c.KeyID)
+	detail := fmt.Sprintf("create CA %q, subject %q, %s-%d, token %q, CKA_ID %x", c.Name, c.SubjectDN, c.KeyType, c.KeySize, c.Token, c.KeyID)
+	if g := c.Proof.Accepted.Grade; g != "" {
+		detail += fmt.Sprintf(", a key of grade %s was accepted", g)
+	}
 	c, err = a.cfg.Store.CreateCA(ctx, c, a.event(ctx, caller, audit.CAReserve, c.OrganizationID, audit.ResourceCA, nil, detail))
 	if err != nil {
 		return CA{}, fmt.Errorf("record CA: %w", err)
@@ -38,13 +42,18 @@ func (a *Authority) CreateCA(ctx context.Context, caller policy.Caller, r Create
 	ctx, cancel := finish(ctx, createTimeout)
 	defer cancel()
 
-	// 3. The key is born in the token.
-	key, err := a.cfg.Keys.Generate(ctx, c.KeyID, Slug(c.Name, c.ID), policy.KeySpec{Type: c.KeyType, Size: c.KeySize})
+	// 3. The key is born in the token, read back and attacked before it signs anything.
+	key, err := a.cfg.Keys.Generate(ctx, KeyRequest{
+		Token: c.Token, ID: c.KeyID, Label: Slug(c.Name, c.ID), Spec: policy.KeySpec{Type: c.KeyType, Size: c.KeySize}, Accept: c.Proof.Needs(),
+	})
 	if err != nil {
 		return CA{}, a.refuse(fmt.Errorf("generate key of CA %d: %w", c.ID, err))
 	}
 	if c.PublicKey, err = x509.MarshalPKIXPublicKey(key.Public()); err != nil {
 		return CA{}, fmt.Errorf("encode public key of CA %d: %w", c.ID, err)
+	}
+	if c.Proof, err = a.proveNewKey(ctx, caller, c); err != nil {
+		return CA{}, a.refuse(err)
 	}
 
 	// 4. Build and lint, no CA key.
@@ -80,6 +89,47 @@ func (a *Authority) CreateCA(ctx context.Context, caller policy.Caller, r Create
 	return c, nil
 }
 
+// proveNewKey examines a key that has just been made. One that is not good enough is destroyed again, and the
+// announcement is closed: nothing was signed.
+func (a *Authority) proveNewKey(ctx context.Context, caller policy.Caller, c CA) (KeyProof, error) {
+	e, err := a.examine(ctx, c.KeyRef(), AtCreation)
+	if err != nil {
+		return KeyProof{}, errors.Join(fmt.Errorf("prove key of CA %d: %w", c.ID, err), a.discard(ctx, caller, c, "its key could not be examined"))
+	}
+	needs := c.Proof.Needs()
+	if !e.drill.Grade.AtLeast(needs) {
+		why := fmt.Sprintf("its key was %s, and %s is needed: %s", e.drill.Grade, needs, e.drill.shortfall())
+		if err := a.discard(ctx, caller, c, why); err != nil {
+			return KeyProof{}, err
+		}
+		return KeyProof{}, refuseGrade(e.drill, needs, "it was destroyed again and signed nothing", "accept_key_grade")
+	}
+	proof := c.Proof
+	proof.Grade = e.drill.Grade
+	e.drill.CAID = c.ID
+	if err := a.cfg.Store.ProveCA(ctx, c.ID, c.Proof, proof, &e.drill); err != nil {
+		return KeyProof{}, fmt.Errorf("record drill of CA %d: %w", c.ID, err)
+	}
+	return proof, nil
+}
+
+// discard destroys a key that has signed nothing and closes its announcement. What fails here is left to Reconcile.
+func (a *Authority) discard(ctx context.Context, caller policy.Caller, c CA, why string) error {
+	outcome := "destroyed"
+	failure := a.cfg.Keys.Destroy(ctx, c.Token, c.KeyID)
+	if failure != nil {
+		outcome = "left in the token, which did not destroy it"
+		failure = fmt.Errorf("destroy refused key %x: %w", c.KeyID, failure)
+	}
+	e := a.event(ctx, caller, audit.CAKeyRefuse, c.OrganizationID, audit.ResourceCA, &c.ID,
+		fmt.Sprintf("no CA %q: %s; CKA_ID %x was %s", c.Name, why, c.KeyID, outcome))
+	r := Revocation{At: a.cfg.Now(), Text: "key refused"}
+	if err := a.cfg.Store.AbandonCA(ctx, c.ID, r, e); err != nil {
+		return errors.Join(failure, fmt.Errorf("abandon CA %d: %w", c.ID, err))
+	}
+	return failure
+}
+
 // authorizeCA decides on a request. It returns the parent, nil for a root, the record to be made and its subject.
 func (a *Authority) authorizeCA(ctx context.Context, caller policy.Caller, r CreateCARequest) (*CA, CA, []byte, error) {
 	parent, err := a.parentOf(ctx, caller, r.ParentID)
@@ -91,10 +141,15 @@ func (a *Authority) authorizeCA(ctx context.Context, caller policy.Caller, r Cre
 			return nil, CA{}, nil, err
 		}
 	}
-	c, subject, err := a.planCA(caller, parent, r)
-	if err != nil {
+	accepted, err := a.acceptance(caller, r.AcceptKeyGrade, "at creation")
+	if fault.Is(err, fault.Forbidden) {
 		return nil, CA{}, nil, err
 	}
+	c, subject, planErr := a.planCA(caller, parent, r)
+	if err := everyReason(err, planErr); err != nil {
+		return nil, CA{}, nil, err
+	}
+	c.Proof.Accepted = accepted
 	return parent, c, subject, a.rehearse(ctx, parent, c, subject)
 }
 
@@ -122,8 +177,11 @@ func (a *Authority) rehearse(ctx context.Context, parent *CA, c CA, subject []by
 }
 
 // mayCertify checks what the parent's own record does not say: that its chain is short enough for one more
-// certificate, and that none of it is revoked.
+// certificate, that none of it is revoked and that it is not locked.
 func (a *Authority) mayCertify(ctx context.Context, parent CA) error {
+	if err := a.refuseLocked(parent); err != nil {
+		return err
+	}
 	chain, err := a.chainOf(ctx, parent)
 	if err != nil {
 		return err
@@ -154,7 +212,7 @@ func (a *Authority) planCA(caller policy.Caller, parent *CA, r CreateCARequest) 
 	now := a.cfg.Now()
 	c := CA{
 		Name: r.Name, Description: r.Description, ParentID: r.ParentID, CRLBaseURL: r.CRLBaseURL, AllowLeafCerts: true,
-		PathLength: r.PathLength, OrganizationID: caller.OrganizationID, CreatedBy: &caller.UserID,
+		PathLength: r.PathLength, OrganizationID: caller.OrganizationID, CreatedBy: creator(caller),
 		State: Pending, KeyID: make([]byte, 16), CreatedAt: now, UpdatedAt: now,
 	}
 	if r.AllowLeafCerts != nil {
@@ -174,6 +232,9 @@ func (a *Authority) planCA(caller policy.Caller, parent *CA, r CreateCARequest) 
 		reasons = append(reasons, &policy.Violation{Reasons: []string{"path_length must not be negative"}})
 	}
 	reasons = append(reasons, checkName(r.Name))
+	var err error
+	c.Token, err = a.token(r.Token)
+	reasons = append(reasons, err)
 
 	dn, err := policy.ParseDN(r.SubjectDN)
 	reasons = append(reasons, err)
@@ -192,6 +253,14 @@ func (a *Authority) planCA(caller policy.Caller, parent *CA, r CreateCARequest) 
 		err = refuseIssuersName(subject, *parent)
 	}
 	return c, subject, err
+}
+
+// creator is who owns what a caller makes; nobody, when it is made at the command line of the server.
+func creator(caller policy.Caller) *int64 {
+	if caller.UserID == 0 {
+		return nil
+	}
+	return &caller.UserID
 }
 
 // refuseIssuersName keeps a CA from taking the name of its issuer: relying parties find CRLs and issuers by name

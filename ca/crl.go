@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"signet/audit"
+	"signet/evidence"
 	"signet/fault"
 	"signet/policy"
 	"signet/signer"
@@ -94,8 +95,18 @@ func (a *Authority) publishCRL(ctx context.Context, caID int64) (err error) {
 	if err != nil {
 		return err
 	}
-	issuer, err := a.issuer(ctx, c)
+	if c.KeyDestroyedAt != nil {
+		return nil // the last list was signed
+	}
+	ref := c.KeyRef()
+	if c.Proof.Locked != "" {
+		ref.Accept = evidence.Imported // see refuseLocked; a key that says it can leave its token signs nothing at all
+	}
+	issuer, err := a.issuerWith(ctx, c, ref)
 	if err != nil {
+		return err
+	}
+	if err := issuer.Ready(); err != nil { // before a number is taken
 		return err
 	}
 	// An entry leaves the list after it appeared once beyond the certificate's end (RFC 5280, section 3.3): what
@@ -142,9 +153,12 @@ func (a *Authority) publishCRL(ctx context.Context, caID int64) (err error) {
 	return nil
 }
 
-// Run publishes CRLs that are due and reconciles, until ctx ends and what it began is finished.
+// Run publishes CRLs that are due, reconciles and drills, until ctx ends and what it began is finished.
 func (a *Authority) Run(ctx context.Context) {
 	defer a.publisher.wg.Wait()
+	var drills sync.WaitGroup
+	defer drills.Wait()
+	drills.Go(func() { a.drillInBackground(ctx) })
 	crls := time.NewTicker(time.Second)
 	defer crls.Stop()
 	reservations := time.NewTicker(time.Minute)

@@ -80,13 +80,16 @@ func (a *Authority) Issue(ctx context.Context, caller policy.Caller, r IssueRequ
 	return Issued{Certificate: cert, PrivateKeyPEM: keyPEM}, nil
 }
 
-// mayIssue checks the permission that the certificate type needs.
+// mayIssue checks the permission that the certificate type needs, and that the issuer certifies at all.
 func (a *Authority) mayIssue(caller policy.Caller, issuer CA, t policy.CertificateType) error {
 	action := policy.CreateCert
 	if t == policy.CA {
 		action = policy.CreateCA
 	}
-	return a.allow(policy.Allow(caller, action, issuer.object()))
+	if err := a.allow(policy.Allow(caller, action, issuer.object())); err != nil {
+		return err
+	}
+	return a.refuseLocked(issuer)
 }
 
 // planRequest is what every kind of request has in common.
@@ -184,7 +187,7 @@ func (a *Authority) issue(ctx context.Context, caller policy.Caller, l leaf) (Ce
 	}
 
 	// 5. Durable before the token is touched.
-	if err := a.tokenSigns(); err != nil {
+	if err := a.tokenSigns(ctx, l.issuer); err != nil {
 		return Certificate{}, err
 	}
 	detail := fmt.Sprintf("%s certificate for %q, serial %s, issuer CA %d", c.Type, c.CommonName, c.Serial, c.IssuerID)

@@ -2,6 +2,8 @@ package ca
 
 import (
 	"context"
+	"crypto"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -41,8 +43,33 @@ func (a *Authority) PrivateKey(ctx context.Context, caller policy.Caller, id int
 		return Certificate{}, nil, errors.Join(err, record("failed: the key could not be unsealed"))
 	}
 	defer clear(der)
+	if !keyOf(c.DER, der) {
+		return Certificate{}, nil, errors.Join(fmt.Errorf("export key of certificate %d: %w", id, errForeignKey), record("failed: "+errForeignKey.Error()))
+	}
 	if err := record("private key exported"); err != nil {
 		return Certificate{}, nil, err
 	}
 	return c, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+}
+
+// errForeignKey is a sealed secret that opens and is not the key of its certificate. Tokens without AES-GCM seal to a
+// public key, which whoever may write to the database can do too.
+var errForeignKey = errors.New("the sealed key is not that of the certificate")
+
+// keyOf reports whether a private key (PKCS#8) is that of a certificate (DER).
+func keyOf(certificate, private []byte) bool {
+	parsed, err := x509.ParseCertificate(certificate)
+	if err != nil {
+		return false
+	}
+	key, err := x509.ParsePKCS8PrivateKey(private)
+	if err != nil {
+		return false
+	}
+	signer, ok := key.(crypto.Signer)
+	if !ok {
+		return false
+	}
+	public, ok := signer.Public().(interface{ Equal(crypto.PublicKey) bool })
+	return ok && public.Equal(parsed.PublicKey)
 }

@@ -139,7 +139,7 @@ func (a *Authority) CertificateChain(ctx context.Context, caller policy.Caller, 
 func (a *Authority) AuditLog(ctx context.Context, caller policy.Caller, f audit.Filter) ([]audit.Entry, int64, error) {
 	f.OrganizationID, f.OwnUserID = nil, nil
 	switch {
-	case caller.Role == policy.RoleSuperuser:
+	case caller.Role == policy.RoleSuperuser, caller.Operator:
 	case caller.Role == policy.RoleAdmin && caller.OrganizationID != nil:
 		f.OrganizationID = caller.OrganizationID
 	case caller.Role == policy.RoleAdmin:

@@ -19,11 +19,16 @@ type Store interface {
 	CreateCA(ctx context.Context, c CA, e audit.Event) (CA, error)
 	// ReserveCA adds to a Pending CA what its certificate will say: SubjectDN, PublicKey, Serial, TBS, ValidDays,
 	// NotBefore, NotAfter and PathLength of c are stored. Conflict when it is no longer Pending or when its
-	// parent is revoked or deleted by now.
+	// parent is revoked, deleted or locked by now. A public key belongs to one CA, abandoned ones aside.
 	ReserveCA(ctx context.Context, c CA, e audit.Event) error
 	// CompleteCA turns a Pending CA into a Valid one and clears TBS. With a parent, it sets the parent's
 	// AllowLeafCerts to false. Conflict when the CA is not Pending.
 	CompleteCA(ctx context.Context, id int64, der []byte, e audit.Event) (CA, error)
+	// AdoptCA is ReserveCA and CompleteCA at once, for a certificate that exists already: a crash leaves no serial
+	// that would count as revoked.
+	AdoptCA(ctx context.Context, c CA, e audit.Event) (CA, error)
+	// AbandonCA closes a Pending CA that was never reserved: no certificate can exist. Conflict otherwise.
+	AbandonCA(ctx context.Context, id int64, r Revocation, e audit.Event) error
 
 	CA(ctx context.Context, id int64) (CA, error)
 	// PublicCA is CA for relying parties: a deleted CA is found too.
@@ -42,8 +47,20 @@ type Store interface {
 	// DeleteCA hides a CA and its certificates. Conflict while a CA that is not deleted names it as parent.
 	DeleteCA(ctx context.Context, id int64, at time.Time, e audit.Event) error
 
+	// ProveCA replaces what is known of the key of a Pending, Valid or Revoked CA, and adds the drill that it follows
+	// from, if any; of older ones [KeptDrills] are kept, this one included. Conflict when what is known is no longer
+	// what it was: Grade, Locked and Accepted.Grade are compared.
+	ProveCA(ctx context.Context, id int64, was, is KeyProof, d *KeyDrill, events ...audit.Event) error
+	// Drills lists the drills of a CA, newest first.
+	Drills(ctx context.Context, id int64, limit int) ([]KeyDrill, error)
+	// ClaimDrill sets DrillClaimedAt of a CA that is not deleted, unless it was set to the time before or a later one.
+	// It reports whether it did: of parallel calls one does.
+	ClaimDrill(ctx context.Context, id int64, before, at time.Time) (bool, error)
+	// KeyDestroyed sets KeyDestroyedAt of a CA that is deleted or revoked. Conflict otherwise, or when it is set.
+	KeyDestroyed(ctx context.Context, id int64, at time.Time, e audit.Event) error
+
 	// Reserve records the intent to sign a certificate: state Pending, with serial and TBS. It assigns the ID.
-	// Conflict when the serial is taken, or when the issuer is deleted, revoked, or (Type not ca) no longer
+	// Conflict when the serial is taken, or when the issuer is deleted, revoked, locked, or (Type not ca) no longer
 	// allows leaf certificates.
 	Reserve(ctx context.Context, c Certificate, e audit.Event) (int64, error)
 	// Complete turns a Pending certificate into a Valid one, stores DER and sealed key, clears TBS. Conflict when
@@ -63,8 +80,8 @@ type Store interface {
 	Abandon(ctx context.Context, before, now time.Time) (int, error)
 
 	// StaleCRLs lists the CAs, deleted ones included, whose latest CRL is missing, lacks a revocation, or ends
-	// before the given time, as long as the CA has not expired and, when deleted, has certificates that have not
-	// expired.
+	// before the given time, as long as the CA has its key and has not expired and, when deleted, has
+	// certificates that have not expired.
 	StaleCRLs(ctx context.Context, endsBefore, now time.Time) ([]int64, error)
 	// BeginCRL takes the next CRL number of a CA and returns it with the current revocation sequence. The number
 	// is never given out again.
@@ -81,4 +98,11 @@ type Store interface {
 	Record(ctx context.Context, e audit.Event) error
 	// AuditLog lists entries, newest first, and counts them all.
 	AuditLog(ctx context.Context, f audit.Filter) ([]audit.Entry, int64, error)
+
+	// SealedKeys lists the private keys that are kept, by certificate id, only of greater ids than after and at most
+	// limit: those of every certificate, whatever became of it and its CA.
+	SealedKeys(ctx context.Context, after int64, limit int) ([]SealedKey, error)
+	// ReplaceSealedKeys replaces keys that are what they were, all or none: Conflict when one has changed. The event is
+	// about no single record.
+	ReplaceSealedKeys(ctx context.Context, all []KeyReplacement, e audit.Event) error
 }

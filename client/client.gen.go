@@ -203,6 +203,43 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/cas/{ca_id}/children (the `ListChildren` operationId).
 	ListChildren(ctx context.Context, caid CAID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// DrillKey Attack the key of a CA
+	//
+	// Tries to get the private key out of the token, on the key itself where that is harmless and otherwise on a throwaway key of the same template. The result is recorded, and locks or unlocks the CA. For superusers, the creator and admins of the organization. It waits for another drill on the same token, and is refused with 409 when that takes long.
+	//
+	// Corresponds with POST /api/v1/cas/{ca_id}/key-drill (the `DrillKey` operationId).
+	DrillKey(ctx context.Context, caid CAID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListKeyDrills List the last drills of the key of a CA
+	//
+	// Corresponds with GET /api/v1/cas/{ca_id}/key-drills (the `ListKeyDrills` operationId).
+	ListKeyDrills(ctx context.Context, caid CAID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetKeyEvidence Signed evidence of where the key of a CA is
+	//
+	// What the token answers about the key now, what the last drill achieved, and the grade that follows, signed by the attestation key of the token. `signet evidence verify` checks it offline. Audited.
+	//
+	// Corresponds with GET /api/v1/cas/{ca_id}/key-evidence (the `GetKeyEvidence` operationId).
+	GetKeyEvidence(ctx context.Context, caid CAID, params *GetKeyEvidenceParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AcceptKeyGradeWithBody Accept a lower grade of the key of a CA
+	//
+	// Superusers only. Unlocks the CA when its key has at least this grade. `drilled` withdraws what was accepted, and locks the CA when its key is below.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/cas/{ca_id}/key-grade (the `AcceptKeyGrade` operationId).
+	AcceptKeyGradeWithBody(ctx context.Context, caid CAID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AcceptKeyGrade Accept a lower grade of the key of a CA
+	//
+	// Superusers only. Unlocks the CA when its key has at least this grade. `drilled` withdraws what was accepted, and locks the CA when its key is below.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/cas/{ca_id}/key-grade (the `AcceptKeyGrade` operationId).
+	AcceptKeyGrade(ctx context.Context, caid CAID, body AcceptKeyGradeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetCAPrivateKey Refused: CA keys cannot leave the token
 	//
 	// Corresponds with GET /api/v1/cas/{ca_id}/private-key (the `GetCAPrivateKey` operationId).
@@ -728,6 +765,93 @@ func (c *generated) GetCAChain(ctx context.Context, caid CAID, reqEditors ...Req
 // Corresponds with GET /api/v1/cas/{ca_id}/children (the `ListChildren` operationId).
 func (c *generated) ListChildren(ctx context.Context, caid CAID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListChildrenRequest(c.Server, caid)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DrillKey Attack the key of a CA
+//
+// Tries to get the private key out of the token, on the key itself where that is harmless and otherwise on a throwaway key of the same template. The result is recorded, and locks or unlocks the CA. For superusers, the creator and admins of the organization. It waits for another drill on the same token, and is refused with 409 when that takes long.
+//
+// Corresponds with POST /api/v1/cas/{ca_id}/key-drill (the `DrillKey` operationId).
+func (c *generated) DrillKey(ctx context.Context, caid CAID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDrillKeyRequest(c.Server, caid)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListKeyDrills List the last drills of the key of a CA
+//
+// Corresponds with GET /api/v1/cas/{ca_id}/key-drills (the `ListKeyDrills` operationId).
+func (c *generated) ListKeyDrills(ctx context.Context, caid CAID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListKeyDrillsRequest(c.Server, caid)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetKeyEvidence Signed evidence of where the key of a CA is
+//
+// What the token answers about the key now, what the last drill achieved, and the grade that follows, signed by the attestation key of the token. `signet evidence verify` checks it offline. Audited.
+//
+// Corresponds with GET /api/v1/cas/{ca_id}/key-evidence (the `GetKeyEvidence` operationId).
+func (c *generated) GetKeyEvidence(ctx context.Context, caid CAID, params *GetKeyEvidenceParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetKeyEvidenceRequest(c.Server, caid, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AcceptKeyGradeWithBody Accept a lower grade of the key of a CA
+//
+// Superusers only. Unlocks the CA when its key has at least this grade. `drilled` withdraws what was accepted, and locks the CA when its key is below.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/cas/{ca_id}/key-grade (the `AcceptKeyGrade` operationId).
+func (c *generated) AcceptKeyGradeWithBody(ctx context.Context, caid CAID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAcceptKeyGradeRequestWithBody(c.Server, caid, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AcceptKeyGrade Accept a lower grade of the key of a CA
+//
+// Superusers only. Unlocks the CA when its key has at least this grade. `drilled` withdraws what was accepted, and locks the CA when its key is below.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/cas/{ca_id}/key-grade (the `AcceptKeyGrade` operationId).
+func (c *generated) AcceptKeyGrade(ctx context.Context, caid CAID, body AcceptKeyGradeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAcceptKeyGradeRequest(c.Server, caid, body)
 	if err != nil {
 		return nil, err
 	}
@@ -1948,6 +2072,194 @@ func NewListChildrenRequest(server string, caid CAID) (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewDrillKeyRequest constructs an http.Request for the DrillKey method
+func NewDrillKeyRequest(server string, caid CAID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "ca_id", caid, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/cas/%s/key-drill", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListKeyDrillsRequest constructs an http.Request for the ListKeyDrills method
+func NewListKeyDrillsRequest(server string, caid CAID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "ca_id", caid, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/cas/%s/key-drills", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetKeyEvidenceRequest constructs an http.Request for the GetKeyEvidence method
+func NewGetKeyEvidenceRequest(server string, caid CAID, params *GetKeyEvidenceParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "ca_id", caid, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/cas/%s/key-evidence", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Nonce != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "nonce", *params.Nonce, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Format != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "format", *params.Format, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewAcceptKeyGradeRequest calls the generic AcceptKeyGrade builder with application/json body
+func NewAcceptKeyGradeRequest(server string, caid CAID, body AcceptKeyGradeJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAcceptKeyGradeRequestWithBody(server, caid, "application/json", bodyReader)
+}
+
+// NewAcceptKeyGradeRequestWithBody constructs an http.Request for the AcceptKeyGrade method, with any body, and a specified content type
+func NewAcceptKeyGradeRequestWithBody(server string, caid CAID, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "ca_id", caid, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/cas/%s/key-grade", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }

@@ -2,8 +2,6 @@ package client_test
 
 import (
 	"bytes"
-	"context"
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -24,19 +22,11 @@ import (
 	"signet/api/contract"
 	"signet/api/wire"
 	"signet/ca"
+	"signet/ca/catest"
 	"signet/client"
 	"signet/identity"
-	"signet/keystore"
-	"signet/policy"
-	"signet/softhsm/softhsmtest"
 	"signet/store"
 )
-
-type keys struct{ *keystore.Token }
-
-func (k keys) Generate(ctx context.Context, id []byte, label string, spec policy.KeySpec) (crypto.Signer, error) {
-	return k.Token.Generate(ctx, keystore.Spec{ID: id, Label: label, Type: keystore.KeyType(spec.Type), Size: spec.Size})
-}
 
 const password = "correct horse battery"
 
@@ -56,13 +46,8 @@ func newClient(t *testing.T) (*client.Client, *clock) {
 	if err := db.Migrate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	token, err := keystore.Open(t.Context(), softhsmtest.Token(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { token.Close() })
 	authority := ca.New(ca.Config{
-		Store: db, Keys: keys{token}, PublicURL: "http://pki.example", Now: time.Now,
+		Store: db, Keys: catest.NewKeys("main"), PublicURL: "http://pki.example", Now: time.Now,
 		CRLValidity: 7 * 24 * time.Hour, CRLRefresh: 24 * time.Hour,
 	})
 	moved := &clock{}
@@ -96,6 +81,16 @@ func TestFromLoginToRevocation(t *testing.T) {
 	authority, err := c.CreateCA(ctx, wire.CACreate{Name: "Root", SubjectDN: "CN=Root", KeyType: &ec})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if d, err := c.DrillKey(ctx, authority.ID); err != nil || d.Grade != wire.KeyGradeDrilled {
+		t.Errorf("drill %+v, %v", d, err)
+	}
+	if drills, err := c.KeyDrills(ctx, authority.ID); err != nil || len(drills) != 2 {
+		t.Errorf("drills %+v, %v", drills, err)
+	}
+	accepted, err := c.AcceptKeyGrade(ctx, authority.ID, wire.KeyGradeAccept{Accept: wire.KeyGradeAcceptAcceptAsserted, Reason: "a test"})
+	if err != nil || accepted.KeyGradeAccepted == nil || *accepted.KeyGradeAccepted != "asserted" {
+		t.Errorf("accepted %+v, %v", accepted, err)
 	}
 	issued, err := c.IssueCertificate(ctx, authority.ID, wire.CertificateCreate{
 		CommonName: "a.example.com", SubjectDN: "CN=a.example.com", CertificateType: wire.CertificateTypeServer, KeyType: &ec})

@@ -31,54 +31,59 @@ const (
 // Grades is every grade, lowest first.
 var Grades = []Grade{Exportable, Imported, Asserted, Drilled, Attested}
 
-// AtLeast reports whether g is min or higher. An unknown grade is lower than all.
-func (g Grade) AtLeast(min Grade) bool { return slices.Index(Grades, g) >= slices.Index(Grades, min) && g != "" }
+// AtLeast reports whether g is min or higher. An unknown grade is lower than all, and as min it is out of reach.
+func (g Grade) AtLeast(min Grade) bool {
+	has, needs := slices.Index(Grades, g), slices.Index(Grades, min)
+	return has >= 0 && has >= needs && (needs >= 0 || min == "")
+}
 
-// Key is a key pair as the token describes it.
+// Key is a key pair as the token describes it. In JSON its ID is in hexadecimal.
 type Key struct {
 	ID         []byte         // CKA_ID
 	Label      string         // CKA_LABEL
 	Type       string         // "rsa", "ec" or "ed25519"
 	Size       int            // bits
 	PublicKey  []byte         // DER SubjectPublicKeyInfo
-	Attributes map[string]any // of the private key, by PKCS#11 name; see keystore.Token.Inspect for the values
+	Attributes map[string]any // of the private key, by PKCS#11 name; bool, string or []string
 	Token      Token
 	ReadAt     time.Time
+
+	Mechanism string // that it signs messages with, by PKCS#11 name; in a document it stands in the Statement
 }
 
 // Token names a token and the library it was reached through.
 type Token struct {
-	Name         string // in Signet's configuration
-	Label        string // CK_TOKEN_INFO.label
-	Manufacturer string
-	Model        string
-	Serial       string
-	Firmware     string // "major.minor"
-	Module       Module
+	Name         string `json:"name"`  // in Signet's configuration
+	Label        string `json:"label"` // CK_TOKEN_INFO.label
+	Manufacturer string `json:"manufacturer"`
+	Model        string `json:"model"`
+	Serial       string `json:"serial"`
+	Firmware     string `json:"firmware"` // "major.minor"
+	Module       Module `json:"module"`
 }
 
 // Module is a PKCS#11 library.
 type Module struct {
-	Path        string
-	SHA256      string // of the file, lower-case hex
-	Description string
-	Version     string // "major.minor"
-	Cryptoki    string // version of the standard, "major.minor"
+	Path        string `json:"path"`
+	SHA256      string `json:"sha256"` // of the file, lower-case hex
+	Description string `json:"description"`
+	Version     string `json:"version"`  // "major.minor"
+	Cryptoki    string `json:"cryptoki"` // version of the standard, "major.minor"
 }
 
 // Drill is what attacks on a key achieved.
 type Drill struct {
-	At      time.Time
-	Attacks []Attack
+	At      time.Time `json:"at"`
+	Attacks []Attack  `json:"attacks"`
 }
 
 // Attack is one attempt to get at a private key.
 type Attack struct {
-	Name    string  // stable, in words joined by hyphens: "read-CKA_VALUE", "wrap-CKM_AES_KEY_WRAP"
-	Call    string  // the PKCS#11 function: "C_WrapKey"
-	Target  string  // "key", or "canary": a throwaway key of the same template, when the attack could do harm
-	Outcome Outcome //
-	Result  string  // what the token answered: "CKR_KEY_UNEXTRACTABLE", or words
+	Name    string  `json:"name"`   // stable, in words joined by hyphens: "read-CKA_VALUE", "wrap-CKM_AES_KEY_WRAP"
+	Call    string  `json:"call"`   // the PKCS#11 function: "C_WrapKey"
+	Target  string  `json:"target"` // "key", or "canary": a throwaway key of the same template, when the attack could do harm
+	Outcome Outcome `json:"outcome"`
+	Result  string  `json:"result"` // what the token answered: "CKR_KEY_UNEXTRACTABLE", or words
 }
 
 // Outcome is how an attack ended.
@@ -105,8 +110,8 @@ func (d Drill) With(o Outcome) []Attack {
 
 // Acceptance is the operator's explicit word that a key below [Drilled] may sign.
 type Acceptance struct {
-	Grade  Grade
-	By     string
-	At     time.Time
-	Reason string
+	Grade  Grade     `json:"grade"`
+	By     string    `json:"by"`
+	At     time.Time `json:"at"`
+	Reason string    `json:"reason"`
 }

@@ -13,14 +13,21 @@ import (
 // needs many seconds for the primes of RSA-4096.
 const generateFactor = 6
 
+// hangAfter is how long a call may go unanswered before the whole token is in doubt, whoever's deadline ended it.
+const hangAfter = 4 * time.Second
+
 // operation is one use of a session. run is called in a goroutine that has the session to itself; it may be called
 // again, on another session. late gets the result when the caller has given up waiting, on the same session.
 type operation[T any] struct {
-	name string
-	slow bool          // a key is being made: the deadline is longer
-	lock chan struct{} // if set, held from before the session is taken until run has returned, waited for or not
-	run  func(*session) (T, error)
-	late func(*session, T)
+	name      string
+	slow      bool          // a key is being made: the deadline is longer
+	probing   bool          // what the token answers says nothing of its health: the attempt provokes errors
+	once      bool          // never repeat it: it cannot be told whether a failed attempt did its work
+	impatient bool          // do not wait for a token that is away: there is another one
+	known     *key          // the key that is used, if it was found before: that it is gone needs a second look
+	lock      chan struct{} // if set, held from before the session is taken until run has returned, waited for or not
+	run       func(*session) (T, error)
+	late      func(*session, T)
 }
 
 // call runs an operation: within the token's deadline, again on a new session when the first was lost. It fails
@@ -35,6 +42,9 @@ func call[T any](ctx context.Context, t *Token, o operation[T]) (T, error) {
 	start := time.Now()
 	v, err := attempts(ctx, t, o)
 	if err != nil {
+		if errors.Is(err, context.DeadlineExceeded) && time.Since(start) >= min(t.timeout, hangAfter) {
+			t.suspect(err)
+		}
 		err = explain(o.name, err)
 	}
 	if t.observe != nil {
@@ -43,24 +53,57 @@ func call[T any](ctx context.Context, t *Token, o operation[T]) (T, error) {
 	return v, err
 }
 
-func attempts[T any](ctx context.Context, t *Token, o operation[T]) (T, error) {
-	for retries := 0; ; {
-		v, err := attempt(ctx, t, o, retries > 0)
+// attempts runs the operation until it works, is hopeless, or has used up its time. While the token is away it waits, and
+// what failed before that is forgotten.
+func attempts[T any](ctx context.Context, t *Token, o operation[T]) (v T, err error) {
+	retries, fresh := 0, false
+	for {
+		if t.health.away.Load() {
+			if err := t.health.await(ctx, o.impatient); err != nil {
+				return v, err
+			}
+			retries, fresh = 0, true
+		}
+		v, err = attempt(ctx, t, o, fresh)
 		c := classOf(err)
 		switch {
 		case err == nil:
+			t.health.succeeded()
 			return v, nil
-		case ctx.Err() != nil:
+		case ctx.Err() != nil || o.once:
 			return v, err
 		case c == classBusy:
 			if err := t.awaitSession(ctx); err != nil {
 				return v, err
 			}
-		case retries < c.retries():
+		case errors.Is(err, ErrNotFound) && o.known != nil && t.missing(ctx, err):
+		case c.retried() && retries < maxRetries:
 			retries++
+			if c.suspicious() && !o.probing {
+				t.failed(err)
+			}
+			if err := pause(ctx, retries); err != nil {
+				return v, err
+			}
 		default:
 			return v, err
 		}
+		fresh = true
+	}
+}
+
+// pause waits before another attempt: not at all at first, as most failures are over with a new session.
+func pause(ctx context.Context, retries int) error {
+	if retries == 1 {
+		return nil
+	}
+	timer := time.NewTimer(min(time.Millisecond<<retries, 100*time.Millisecond))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return unanswered(ctx)
 	}
 }
 
@@ -86,8 +129,7 @@ type outcome[T any] struct {
 }
 
 // attempt runs the operation once, on a fresh session if the last one failed. When ctx ends before the module answers,
-// the call goes on alone: its session, its permit and its place in the gate come back when the module returns, not
-// before.
+// the call goes on alone: its session and its place in the gate come back when the module returns, not before.
 func attempt[T any](ctx context.Context, t *Token, o operation[T], fresh bool) (v T, err error) {
 	if o.lock != nil {
 		select {
@@ -101,13 +143,14 @@ func attempt[T any](ctx context.Context, t *Token, o operation[T], fresh bool) (
 			<-o.lock
 		}
 	}
-	if err := t.admit(ctx); err != nil {
+	permit, err := t.admit(ctx)
+	if err != nil {
 		unlock()
 		return v, err
 	}
 	answer := make(chan outcome[T])
 	go func() {
-		defer t.pool.release()
+		defer permit.end()
 		defer t.module.gate.leave()
 		defer unlock()
 		s, err := t.session(fresh)
@@ -116,36 +159,43 @@ func attempt[T any](ctx context.Context, t *Token, o operation[T], fresh bool) (
 			return
 		}
 		v, err := o.run(s)
-		if !deliver(ctx, answer, outcome[T]{v, err}) && err == nil && o.late != nil {
-			o.late(s, v)
-		}
-		if err == nil {
-			t.pool.put(s)
-		} else {
+		switch {
+		case err != nil:
 			t.discard(s)
+			deliver(ctx, answer, outcome[T]{v, err})
+		case o.late == nil:
+			t.pool.put(s) // before the caller goes on: the next call finds it
+			deliver(ctx, answer, outcome[T]{value: v})
+		default:
+			if !deliver(ctx, answer, outcome[T]{value: v}) {
+				o.late(s, v)
+			}
+			t.pool.put(s)
 		}
 	}()
 	select {
 	case a := <-answer:
 		return a.value, a.err
 	case <-ctx.Done():
+		permit.abandon()
 		return v, unanswered(ctx)
 	}
 }
 
 // admit takes a permit and a place in the gate.
-func (t *Token) admit(ctx context.Context) error {
-	if err := t.pool.acquire(ctx); err != nil {
+func (t *Token) admit(ctx context.Context) (*permit, error) {
+	permit, err := t.pool.acquire(ctx)
+	if err != nil {
 		if errors.Is(err, ErrUnavailable) {
-			return err
+			return nil, err
 		}
-		return fmt.Errorf("%w: no free session: %w", ErrUnavailable, err)
+		return nil, fmt.Errorf("%w: no free session: %w", ErrUnavailable, err)
 	}
 	if err := t.module.gate.enter(ctx); err != nil {
-		t.pool.release()
-		return fmt.Errorf("%w: the module is being drained: %w", ErrUnavailable, err)
+		permit.end()
+		return nil, fmt.Errorf("%w: the module is being drained: %w", ErrUnavailable, err)
 	}
-	return nil
+	return permit, nil
 }
 
 // deliver hands the outcome to the caller and reports whether it is still there.

@@ -1,6 +1,7 @@
 package keystore
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -30,25 +31,23 @@ const (
 	classSession              // this session is gone: take another one
 	classLogin                // the login is gone: log in again, all object handles are void
 	classObject               // this object handle is void: find the key again and compare its public key
-	classModule               // the device or its library failed: a new session may help, C_Initialize may have to
+	classModule               // the device or its library failed: a new session may help, or C_Finalize and C_Initialize
 	classBusy                 // no more sessions for us: wait for one of ours to become free
 	classPIN                  // the PIN was refused: never again
 )
 
-// retries is how many more attempts, each on a new session, an error of the class is worth. Whatever takes the sessions
-// or the login away may do so again while the key is being found anew; a device that failed twice has failed.
-func (c class) retries() int {
-	switch c {
-	case classSession, classLogin, classObject:
-		return 4
-	case classModule:
-		return 1
-	}
-	return 0
-}
+// maxRetries is how many more attempts, each on a new session, an operation gets while the token as a whole looks well.
+// Whatever takes sessions away, or fails one call in fifty, may do so again while the key is being found anew. Attempts
+// from before a recovery do not count.
+const maxRetries = 10
 
 // retried tells the classes that are worth another attempt.
-func (c class) retried() bool { return c.retries() > 0 }
+func (c class) retried() bool {
+	return c == classSession || c == classLogin || c == classObject || c == classModule
+}
+
+// suspicious tells the classes that say something of the connection rather than of one object or one request.
+func (c class) suspicious() bool { return c == classSession || c == classLogin || c == classModule }
 
 // classes is the error taxonomy. A CKR that is not listed is final, unless a vendor defined it.
 var classes = map[pkcs11.Error]class{
@@ -139,4 +138,23 @@ func explain(op string, err error) error {
 		return fmt.Errorf("%s: %w: %w", op, ErrUnavailable, err)
 	}
 	return fmt.Errorf("%s: %w", op, err)
+}
+
+// Reason is what may be said of an error to somebody who may not see the error itself: the name of the CKR, or a few
+// words, or "".
+func Reason(err error) string {
+	ckr, isCKR := errors.AsType[pkcs11.Error](err)
+	switch {
+	case errors.Is(err, ErrPIN):
+		return "the PIN was refused"
+	case isCKR:
+		return ckrName(ckr)
+	case errors.Is(err, ErrNotFound), errors.Is(err, ErrMismatch):
+		return "its health key is missing: it may be another token"
+	case errors.Is(err, errNoToken):
+		return "there is no such token"
+	case errors.Is(err, errNoAnswer), errors.Is(err, context.DeadlineExceeded):
+		return errNoAnswer.Error()
+	}
+	return ""
 }

@@ -67,7 +67,7 @@ func (t *Token) GenerateWith(ctx context.Context, id []byte, change func(crypto1
 // Evidence reads the attributes of any private key with this CKA_ID as Generate does after making one.
 func (t *Token) Evidence(ctx context.Context, id []byte) error {
 	_, err := call(ctx, t, operation[struct{}]{name: "evidence", run: func(s *session) (struct{}, error) {
-		return struct{}{}, s.evidence(id, pkcs11.CKO_PRIVATE_KEY)
+		return struct{}{}, s.evidence(id, pkcs11.CKO_PRIVATE_KEY, BarBorn)
 	}})
 	return err
 }

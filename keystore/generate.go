@@ -12,7 +12,8 @@ import (
 	"github.com/miekg/pkcs11"
 )
 
-// Generate makes a key pair inside the token with the full non-exportable template and reads its attributes back.
+// Generate makes a key pair inside the token with the full non-exportable template, reads its attributes back and signs
+// with it.
 // Errors: [ErrExists], [ErrUnsupported], [ErrEvidence], [ErrUnavailable].
 func (t *Token) Generate(ctx context.Context, s Spec) (crypto.Signer, error) {
 	k, err := kindOf(s.Type, s.Size)
@@ -22,7 +23,7 @@ func (t *Token) Generate(ctx context.Context, s Spec) (crypto.Signer, error) {
 	if len(s.ID) == 0 {
 		return nil, errors.New("generate key: the CKA_ID is empty")
 	}
-	made, err := t.generate(ctx, &birth{id: s.ID, class: pkcs11.CKO_PRIVATE_KEY, generate: func(session *session) error {
+	made, err := t.generate(ctx, &birth{id: s.ID, class: pkcs11.CKO_PRIVATE_KEY, bar: s.Bar, generate: func(session *session) error {
 		var err error
 		for _, parameter := range k.parameters {
 			err = session.generatePair(k.generate, publicTemplate(s, k, parameter), privateTemplate(s, k))
@@ -38,7 +39,8 @@ func (t *Token) Generate(ctx context.Context, s Spec) (crypto.Signer, error) {
 	return &signer{t, t.remember(made)}, nil
 }
 
-// generate makes a key pair and finds it. A key that nobody waits for any more is destroyed.
+// generate makes a key pair, finds it and tries it. A key that is of no use, or that nobody waits for any more, is
+// destroyed.
 func (t *Token) generate(ctx context.Context, b *birth) (*key, error) {
 	return call(ctx, t, operation[*key]{
 		name: "generate",
@@ -49,13 +51,22 @@ func (t *Token) generate(ctx context.Context, b *birth) (*key, error) {
 				return nil, err
 			}
 			generation := t.slot.handles()
+			k := &key{id: b.id, bar: b.bar}
 			p, err := t.lookup(s, b.id)
-			if err != nil {
+			if err == nil {
+				k.public = p.public
+				k.found.Store(&found{generation, p.private})
+			}
+			if err == nil && b.prove == nil {
+				err = t.try(s, k)
+			}
+			switch {
+			case err == nil:
+				return k, nil
+			case classOf(err).retried():
 				return nil, err
 			}
-			k := &key{id: b.id, public: p.public}
-			k.found.Store(&found{generation, p.private})
-			return k, nil
+			return nil, errors.Join(fmt.Errorf("%w: it makes keys that are of no use: %w", ErrUnsupported, err), s.destroy(b.id, allKeys))
 		},
 		late: func(s *session, k *key) { _ = s.destroy(k.id, allKeys) },
 	})
@@ -65,12 +76,14 @@ func (t *Token) generate(ctx context.Context, b *birth) (*key, error) {
 type birth struct {
 	id       []byte
 	class    int
+	bar      Bar
 	generate func(*session) error
-	begun    bool // the id was free, so that whatever it names now is ours
+	prove    func(*session) error // nil: evidence of its class
+	begun    bool                 // the id was free, so that whatever it names now is ours
 }
 
-// produce generates a key under a free id, once more after CKR_GENERAL_ERROR, and destroys it again when it does not
-// show that it is non-exportable. What a failed attempt left behind is removed before the next one.
+// produce generates a key under a free id, and destroys it again when it does not show that it is non-exportable. What a
+// failed attempt left behind is removed before the next one.
 func (b *birth) produce(s *session) error {
 	taken, err := s.find(1, template(pkcs11.CKA_ID, b.id).ToSlice()...)
 	switch {
@@ -85,17 +98,13 @@ func (b *birth) produce(s *session) error {
 	}
 	b.begun = true
 	err = b.generate(s)
-	if errors.Is(err, pkcs11.Error(pkcs11.CKR_GENERAL_ERROR)) {
-		if err := s.destroy(b.id, allKeys); err != nil {
-			return err
-		}
-		err = b.generate(s)
-	}
 	if is(err, unsupported) {
 		err = fmt.Errorf("%w: %w", ErrUnsupported, err)
 	}
-	if err == nil {
-		err = s.evidence(b.id, b.class)
+	if err == nil && b.prove != nil {
+		err = b.prove(s)
+	} else if err == nil {
+		err = s.evidence(b.id, b.class, b.bar)
 	}
 	if err != nil {
 		return errors.Join(err, s.destroy(b.id, allKeys))
@@ -131,7 +140,8 @@ const generalErrorTries = 3
 
 // reduce tries the template with all attributes, then with fewer of the optional ones while the token refuses. The whole
 // template is tried again after CKR_GENERAL_ERROR: SoftHSM2 says so about an accident of the moment, NSS about an
-// attribute, and an accident must not cost a key its attributes.
+// attribute, and an accident must not cost a key its attributes. A token that names a fault in every template has no
+// such keys: [ErrUnsupported] (tpm2-pkcs11, RSA-4096: CKR_ATTRIBUTE_VALUE_INVALID).
 // clean removes what an attempt may have left behind.
 func reduce(set crypto11.AttributeSet, clean func() error, try func([]*pkcs11.Attribute) error) error {
 	var err error
@@ -148,21 +158,41 @@ func reduce(set crypto11.AttributeSet, clean func() error, try func([]*pkcs11.At
 			}
 		}
 	}
-	return err
+	if errors.Is(err, pkcs11.Error(pkcs11.CKR_GENERAL_ERROR)) {
+		return err
+	}
+	return fmt.Errorf("%w: it takes no template: %w", ErrUnsupported, err)
 }
 
-// proof is what the token must say of a key that was born in it and cannot leave it (PKCS#11 2.40, section 4.9).
-var proof = []claim{
+// Bar is how much a token must say of a key before it is used.
+type Bar int
+
+// The bars.
+const (
+	// BarBorn: the key was born in the token and never could leave it. The zero value.
+	BarBorn Bar = iota
+	// BarHeld: the key cannot leave the token now. For keys made elsewhere, and for tokens that do not tell where a key was
+	// born, when the operator has accepted that.
+	BarHeld
+)
+
+// held is what the token must say of a key that cannot leave it (PKCS#11 2.40, section 4.9).
+var held = []claim{
 	{pkcs11.CKA_TOKEN, true},
 	{pkcs11.CKA_PRIVATE, true},
 	{pkcs11.CKA_SENSITIVE, true},
 	{pkcs11.CKA_EXTRACTABLE, false},
+}
+
+// born is what it must say, besides, of a key that was made in it and never could leave it.
+var born = []claim{
 	{pkcs11.CKA_ALWAYS_SENSITIVE, true},
 	{pkcs11.CKA_NEVER_EXTRACTABLE, true},
 	{pkcs11.CKA_LOCAL, true},
 }
 
-// signsOnly is what the token must not deny of a private key; a token that does not know one of these cannot do it.
+// signsOnly is what the token must not deny of a private key that was made here; a token that does not know one of these
+// cannot do it.
 var signsOnly = []claim{
 	{pkcs11.CKA_DECRYPT, false},
 	{pkcs11.CKA_UNWRAP, false},
@@ -177,7 +207,7 @@ type claim struct {
 
 // evidence reads back the attributes of the key with this CKA_ID and fails with [ErrEvidence], naming what is
 // missing, unless they prove it non-exportable.
-func (s *session) evidence(id []byte, class int) error {
+func (s *session) evidence(id []byte, class int, bar Bar) error {
 	objects, err := s.find(2, template(pkcs11.CKA_CLASS, class, pkcs11.CKA_ID, id).ToSlice()...)
 	if err != nil {
 		return err
@@ -186,7 +216,7 @@ func (s *session) evidence(id []byte, class int) error {
 		return ErrNotFound
 	}
 	for _, object := range objects {
-		if err := s.prove(object, class); err != nil {
+		if err := s.prove(object, class, bar); err != nil {
 			return err
 		}
 	}
@@ -194,10 +224,14 @@ func (s *session) evidence(id []byte, class int) error {
 }
 
 // prove checks the claims that hold for an object of this class.
-func (s *session) prove(object pkcs11.ObjectHandle, class int) error {
-	claims := proof
-	if class == pkcs11.CKO_PRIVATE_KEY {
-		claims = slices.Concat(proof, signsOnly)
+func (s *session) prove(object pkcs11.ObjectHandle, class int, bar Bar) error {
+	claims := held
+	if bar == BarBorn {
+		claims = slices.Concat(claims, born)
+	}
+	required := len(claims)
+	if bar == BarBorn && class == pkcs11.CKO_PRIVATE_KEY {
+		claims = slices.Concat(claims, signsOnly)
 	}
 	var missing []string
 	for i, c := range claims {
@@ -206,7 +240,7 @@ func (s *session) prove(object pkcs11.ObjectHandle, class int) error {
 		switch {
 		case classOf(err).retried():
 			return fmt.Errorf("read %s: %w", attributeName(c.attribute), err)
-		case !known && i >= len(proof):
+		case !known && i >= required:
 		case !known || (value[0] != 0) != c.want:
 			missing = append(missing, fmt.Sprintf("%s is not %t", attributeName(c.attribute), c.want))
 		}

@@ -84,7 +84,7 @@ func TestEveryKindOfKeySignsAndIsFoundAgain(t *testing.T) {
 
 	token = openAs(t, cfg)
 	for name, m := range keys {
-		again, err := token.Signer(t.Context(), m.id, mustDER(t, m.key.Public()))
+		again, err := token.Signer(t.Context(), m.id, mustDER(t, m.key.Public()), keystore.BarBorn)
 		if err != nil {
 			t.Errorf("%s is not found again: %v", name, err)
 			continue

@@ -15,6 +15,7 @@ import (
 type key struct {
 	id     []byte
 	public publicKey
+	bar    Bar
 	found  atomic.Pointer[found]
 }
 
@@ -85,16 +86,25 @@ func (t *Token) handle(s *session, k *key) (pkcs11.ObjectHandle, error) {
 	if !p.public.Equal(k.public) {
 		return 0, ErrMismatch
 	}
-	if err := s.prove(p.private, pkcs11.CKO_PRIVATE_KEY); err != nil { // whatever happened to it since it was made
+	if err := s.prove(p.private, pkcs11.CKO_PRIVATE_KEY, k.bar); err != nil { // whatever happened to it since it was made
 		return 0, err
 	}
 	k.found.Store(&found{generation, p.private})
 	return p.private, nil
 }
 
-// Signer returns the key with this CKA_ID, after comparing its public key with public (DER SubjectPublicKeyInfo).
-// The signer re-finds its key after a reconnect. Errors: [ErrNotFound], [ErrMismatch], [ErrUnavailable].
-func (t *Token) Signer(ctx context.Context, id, public []byte) (crypto.Signer, error) {
+// Signer returns the key with this CKA_ID, after comparing its public key with public (DER SubjectPublicKeyInfo) and
+// holding its attributes to the bar. The signer re-finds its key after a reconnect. Errors: [ErrNotFound],
+// [ErrMismatch], [ErrEvidence], [ErrUnavailable].
+func (t *Token) Signer(ctx context.Context, id, public []byte, bar Bar) (crypto.Signer, error) {
+	k, err := t.key(ctx, id, public, bar, false)
+	if err != nil {
+		return nil, err
+	}
+	return &signer{t, k}, nil
+}
+
+func (t *Token) key(ctx context.Context, id, public []byte, bar Bar, impatient bool) (*key, error) {
 	parsed, err := x509.ParsePKIXPublicKey(public)
 	if err != nil {
 		return nil, fmt.Errorf("find key %x: read its public key: %w", id, err)
@@ -103,24 +113,29 @@ func (t *Token) Signer(ctx context.Context, id, public []byte) (crypto.Signer, e
 	if !ok {
 		return nil, fmt.Errorf("find key %x: %w: %T", id, ErrUnsupported, parsed)
 	}
-	if k := t.known(id); k != nil && k.public.Equal(expected) {
-		return &signer{t, k}, nil
+	if k := t.known(id); k != nil && k.public.Equal(expected) && k.bar <= bar {
+		return k, nil
 	}
-	k := &key{id: id, public: expected}
-	_, err = call(ctx, t, operation[pkcs11.ObjectHandle]{name: "find", run: func(s *session) (pkcs11.ObjectHandle, error) {
+	k := &key{id: id, public: expected, bar: bar}
+	_, err = call(ctx, t, operation[pkcs11.ObjectHandle]{name: "find", impatient: impatient, known: t.remembered(id), run: func(s *session) (pkcs11.ObjectHandle, error) {
 		return t.handle(s, k)
 	}})
 	if err != nil {
 		return nil, fmt.Errorf("find key %x: %w", id, err)
 	}
-	return &signer{t, t.remember(k)}, nil
+	return t.remember(k), nil
+}
+
+// remembered returns the key if it was found before.
+func (t *Token) remembered(id []byte) *key {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.keys[string(id)]
 }
 
 // known returns the key if its handle is good as far as we know.
 func (t *Token) known(id []byte) *key {
-	t.mu.Lock()
-	k := t.keys[string(id)]
-	t.mu.Unlock()
+	k := t.remembered(id)
 	if k == nil {
 		return nil
 	}
@@ -134,7 +149,7 @@ func (t *Token) known(id []byte) *key {
 func (t *Token) remember(k *key) *key {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if old := t.keys[string(k.id)]; old != nil && old.public.Equal(k.public) {
+	if old := t.keys[string(k.id)]; old != nil && old.public.Equal(k.public) && old.bar == k.bar {
 		old.found.Store(k.found.Load())
 		return old
 	}

@@ -19,12 +19,27 @@ type Config struct {
 	Token       string        // CKA label of the token
 	PIN         string        // user PIN
 	InitArgs    string        // pReserved of C_Initialize; NSS softokn needs one
-	MaxSessions int           // upper bound of parallel sessions; 0 means 2 per CPU, at least 4
+	MaxSessions int           // upper bound of parallel sessions; 0 means 32, or 4 per CPU if that is more
 	Timeout     time.Duration // deadline of one token operation, of making a key six times as long; 0 means 10 s
 
+	// PINSource, if set, is asked for the PIN again when the token has refused the one it had: an operator may have
+	// changed it. No PIN is tried twice.
+	PINSource func() (string, error)
+
+	// Patience is how long operations wait for a token that is away before they fail; 0 means 3 s. Once it has been away
+	// for longer they fail at once.
+	Patience time.Duration
+
+	// Later makes Open succeed although the token is not there yet: it is connected as soon as it is. A wrong PIN still
+	// fails.
+	Later bool
+
+	// Changed, if set, is told when the token goes away and when it is back. It must not block.
+	Changed func(State)
+
 	// Observe, if set, is told of every token operation: its name ("connect", "login", "generate", "find", "sign",
-	// "seal", "unseal", "destroy", "attributes", "check", "info"), how long it took, waiting for a session included,
-	// and its error.
+	// "seal", "unseal", "destroy", "attributes", "check", "info", "recover"), how long it took, waiting for a session
+	// included, and its error.
 	Observe func(op string, took time.Duration, err error)
 }
 
@@ -44,4 +59,5 @@ type Spec struct {
 	Label string // CKA_LABEL, for people
 	Type  KeyType
 	Size  int
+	Bar   Bar // what the token must say of the new key
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"github.com/miekg/pkcs11"
@@ -27,12 +28,15 @@ type module struct {
 	ctx  *pkcs11.Ctx
 	gate gate
 
+	epoch atomic.Uint64 // C_Initialize so far; sessions and handles from before the last one are void
+
 	mu       sync.Mutex // held over C_Initialize and C_Finalize
 	refs     int
-	ready    bool   // C_Initialize was done, by us or by somebody else
-	ours     bool   // by us
-	reserved []byte // pReserved; the module may keep the pointer
-	slots    map[uint]*slot
+	ready    bool             // C_Initialize was done, by us or by somebody else
+	ours     bool             // by us
+	since    time.Time        // of the last C_Initialize
+	reserved []byte           // pReserved; the module may keep the pointer
+	slots    map[string]*slot // by label
 
 	refused sync.Map // by slot.refusal: logins that the token refused, which are never tried again
 }
@@ -40,14 +44,21 @@ type module struct {
 // slot is what the tokens of this process that share a PKCS#11 slot have to share: the login belongs to the
 // application, not to a session.
 type slot struct {
+	label string
+
+	// What the module said last; it changes only while the gate is drained.
 	id     uint
-	label  string
 	serial string
 	login  bool // CKF_LOGIN_REQUIRED
+	absent bool // the module does not list the token
+
+	// doors is held over C_OpenSession and C_CloseSession. Closing the last session logs out, and tpm2-pkcs11 loses
+	// its TPM for good when a session is opened and logged in at the same time.
+	doors sync.Mutex
 
 	mu         sync.Mutex // held over C_Login
 	pin        [sha256.Size]byte
-	generation atomic.Uint64 // logins so far; object handles from before the last one are void
+	generation atomic.Uint64 // grows with each login and each C_Initialize; object handles from before are void
 	generating chan struct{} // serializes key generation: SoftHSM2's store fails now and then under two at once
 }
 
@@ -75,7 +86,7 @@ func useModule(path, initArgs string) (*module, error) {
 			modules.Unlock()
 			return nil, fmt.Errorf("load PKCS#11 module %s: not a PKCS#11 library of this platform", path)
 		}
-		m = &module{path: path, ctx: ctx}
+		m = &module{path: path, ctx: ctx, slots: map[string]*slot{}}
 		modules.byPath[resolvePath(path)] = m
 	}
 	modules.Unlock()
@@ -109,8 +120,8 @@ func (m *module) initialize(initArgs string) error {
 	default:
 		return fmt.Errorf("initialize PKCS#11 module %s: %w: %w", m.path, ErrUnavailable, err)
 	}
-	m.ready = true
-	m.slots = map[uint]*slot{}
+	m.ready, m.since = true, time.Now()
+	m.epoch.Add(1)
 	return nil
 }
 
@@ -206,20 +217,84 @@ func (m *module) find(label string) (listed, error) {
 	return listed{}, fmt.Errorf("%d tokens are labelled %q", len(found), label)
 }
 
-// slotOf returns the shared state of a slot.
-func (m *module) slotOf(l listed) *slot {
+// slotOf returns the shared state of a token's slot. The gate must be drained.
+func (m *module) slotOf(label string, l *listed) *slot {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s := m.slots[l.id]
+	s := m.slots[label]
 	if s == nil {
-		s = &slot{
-			id: l.id, label: l.info.Label, serial: l.info.SerialNumber,
-			login:      l.info.Flags&pkcs11.CKF_LOGIN_REQUIRED != 0,
-			generating: make(chan struct{}, 1),
-		}
-		m.slots[l.id] = s
+		s = &slot{label: label, generating: make(chan struct{}, 1)}
+		m.slots[label] = s
 	}
+	s.found(l)
 	return s
+}
+
+// found notes where the module has the token now; nil says nowhere.
+func (s *slot) found(l *listed) {
+	s.absent = l == nil
+	if l != nil {
+		s.id, s.serial, s.login = l.id, l.info.SerialNumber, l.info.Flags&pkcs11.CKF_LOGIN_REQUIRED != 0
+	}
+}
+
+// restart is what helps when nothing else does: C_Finalize and C_Initialize, with no call in flight. Every session,
+// login and handle of the module is void afterwards, of all its tokens. Whoever asks for it names the epoch that has
+// failed, so that one restart serves all. Calls that do not come back by the end of ctx prevent it.
+func (m *module) restart(ctx context.Context, failed uint64) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.epoch.Load() != failed:
+		return nil
+	case m.refs == 0:
+		return errClosed
+	}
+	if m.ready && !m.ours {
+		return fmt.Errorf("restart PKCS#11 module %s: another part of this process has initialized it", m.path)
+	}
+	open, err := m.gate.drain(ctx)
+	if err != nil {
+		return fmt.Errorf("restart PKCS#11 module %s: calls are still in flight: %w", m.path, err)
+	}
+	defer open()
+	if m.ready {
+		_ = m.ctx.Finalize() // whatever it says: what counts is whether C_Initialize works
+		m.ready = false
+	}
+	if err := m.initialize(m.initArgs()); err != nil {
+		return err
+	}
+	all, err := m.list()
+	for _, s := range m.slots {
+		s.found(only(all, s.label))
+		s.generation.Add(1)
+	}
+	if err != nil {
+		return fmt.Errorf("list slots: %w: %w", ErrUnavailable, err)
+	}
+	return nil
+}
+
+// restartedFor reports whether the module has other users and was initialized within the last d.
+func (m *module) restartedFor(d time.Duration) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.refs > 1 && time.Since(m.since) < d
+}
+
+// only returns the one initialized token with this label, or nil.
+func only(all []listed, label string) *listed {
+	var found *listed
+	for i, l := range all {
+		if l.initialized() && l.info.Label == label {
+			if found != nil {
+				return nil
+			}
+			found = &all[i]
+		}
+	}
+	return found
 }
 
 // refusal names a login without holding the PIN.

@@ -149,7 +149,7 @@ func TestEveryOperationIsObserved(t *testing.T) {
 	if _, err := token.Unseal(t.Context(), sealed, nil); err != nil {
 		t.Error(err)
 	}
-	if _, err := openAs(t, cfg).Signer(t.Context(), id, mustDER(t, key.Public())); err != nil {
+	if _, err := openAs(t, cfg).Signer(t.Context(), id, mustDER(t, key.Public()), keystore.BarBorn); err != nil {
 		t.Error(err)
 	}
 	got := map[string]bool{}

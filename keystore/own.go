@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto"
-	"crypto/sha256"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"slices"
@@ -22,18 +22,23 @@ func (t *Token) Check(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("check token: %w", err)
 	}
-	digest := sha256.Sum256(random(32))
-	s := &signer{t, k}
-	p, err := planFor(k.public, digest[:], crypto.SHA256)
+	p, err := k.challenge()
+	if err == nil {
+		_, err = t.signPlan(ctx, k, "check", p, true)
+	}
 	if err != nil {
 		return fmt.Errorf("check token: %w", err)
 	}
-	if _, err := call(ctx, t, operation[[]byte]{name: "check", run: func(session *session) ([]byte, error) {
-		return s.sign(session, p)
-	}}); err != nil {
-		return fmt.Errorf("check token: %w", err)
-	}
 	return nil
+}
+
+// challenge is a signature that nobody needs, of something that was never signed before.
+func (k *key) challenge() (plan, error) {
+	var hash crypto.Hash
+	if _, ok := k.public.(ed25519.PublicKey); !ok {
+		hash = crypto.SHA256
+	}
+	return planForMessage(k.public, random(32), hash)
 }
 
 func (t *Token) healthKey(ctx context.Context) (*key, error) {
@@ -42,25 +47,23 @@ func (t *Token) healthKey(ctx context.Context) (*key, error) {
 		return nil, err
 	}
 	defer done()
-	if t.health != nil {
-		return t.health, nil
+	if k := t.probeKey(); k != nil {
+		return k, nil
 	}
-	id, err := t.ownKey(ctx, pkcs11.CKO_PRIVATE_KEY, healthLabel, func(id []byte) error {
-		_, err := t.Generate(ctx, Spec{ID: id, Label: healthLabel, Type: EC, Size: 256})
-		if errors.Is(err, ErrUnsupported) {
-			_, err = t.Generate(ctx, Spec{ID: id, Label: healthLabel, Type: RSA, Size: 2048})
-		}
-		return err
-	})
+	k, err := t.ownKey(ctx, healthLabel, nil)
 	if err != nil {
 		return nil, err
 	}
-	p, err := call(ctx, t, operation[pair]{name: "find", run: func(s *session) (pair, error) { return t.lookup(s, id) }})
-	if err != nil {
-		return nil, err
-	}
-	t.health = t.remember(&key{id: id, public: p.public})
-	return t.health, nil
+	t.mu.Lock()
+	t.probe = k
+	t.mu.Unlock()
+	return k, nil
+}
+
+func (t *Token) probeKey() *key {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.probe
 }
 
 // lockMaking makes one goroutine at a time look for, or make, a key of Signet's own.
@@ -73,31 +76,65 @@ func (t *Token) lockMaking(ctx context.Context) (done func(), err error) {
 	}
 }
 
-// ownKey returns the CKA_ID of the key with this label that proves non-exportable, the lowest if there are several,
-// after making one if there is none. The label only finds it; from then on the key is known by its id.
-func (t *Token) ownKey(ctx context.Context, class int, label string, produce func(id []byte) error) ([]byte, error) {
-	ids, err := t.labelled(ctx, class, label)
-	if err != nil {
-		return nil, err
-	}
-	if len(ids) == 0 {
-		if err := produce(random(16)); err != nil {
+// ownKey returns the key pair with this label whose CKA_ID begins with mark and which proves non-exportable, the one with
+// the lowest CKA_ID if there are several, after making one if there is none: P-256, or RSA-2048 where there is no EC. The
+// label only finds it; from then on the key is known by its id. A token that cannot prove where even a new key was born
+// (NSS softokn) is held to the lower bar, and only such a token. The caller has the making lock.
+func (t *Token) ownKey(ctx context.Context, label string, mark []byte) (*key, error) {
+	for _, bar := range []Bar{BarBorn, BarHeld} {
+		ids, err := t.labelled(ctx, label, mark, bar)
+		if err == nil && len(ids) == 0 {
+			if err = t.makeOwn(ctx, label, mark, bar); err == nil {
+				ids, err = t.labelled(ctx, label, mark, bar)
+			}
+		}
+		switch {
+		case errors.Is(err, ErrEvidence) && bar == BarBorn:
+			continue
+		case err != nil:
+			return nil, err
+		case len(ids) == 0:
+			return nil, fmt.Errorf("%w: %q was made and is not found again", ErrNotFound, label)
+		}
+		p, err := call(ctx, t, operation[pair]{name: "find", run: func(s *session) (pair, error) { return t.lookup(s, ids[0]) }})
+		if err != nil {
 			return nil, err
 		}
-		if ids, err = t.labelled(ctx, class, label); err != nil {
-			return nil, err
-		}
+		return t.remember(&key{id: ids[0], public: p.public, bar: bar}), nil
 	}
-	if len(ids) == 0 {
-		return nil, fmt.Errorf("%w: %q was made and is not found again", ErrNotFound, label)
-	}
-	return ids[0], nil
+	return nil, ErrEvidence
 }
 
-// labelled lists the CKA_IDs, in order, of the keys with a label that prove non-exportable.
-func (t *Token) labelled(ctx context.Context, class int, label string) ([][]byte, error) {
+func (t *Token) makeOwn(ctx context.Context, label string, mark []byte, bar Bar) error {
+	id := append(slices.Clone(mark), random(16-len(mark))...)
+	_, err := t.Generate(ctx, Spec{ID: id, Label: label, Type: EC, Size: 256, Bar: bar})
+	if errors.Is(err, ErrUnsupported) {
+		_, err = t.Generate(ctx, Spec{ID: id, Label: label, Type: RSA, Size: 2048, Bar: bar})
+	}
+	return err
+}
+
+// ownBar is the bar for keys of Signet's own, as far as it is known.
+func (t *Token) ownBar() Bar { return Bar(t.bar.Load()) }
+
+// lowered finds out whether this is a token that cannot prove where even a new key was born, and reports whether the bar
+// for Signet's own keys is lower than it was. The caller does not have the making lock.
+func (t *Token) lowered(ctx context.Context) bool {
+	if t.ownBar() == BarHeld {
+		return false
+	}
+	k, err := t.healthKey(ctx)
+	if err != nil || k.bar != BarHeld {
+		return false
+	}
+	t.bar.Store(int32(BarHeld))
+	return true
+}
+
+// labelled lists the CKA_IDs, in order, of the private keys with a label that prove non-exportable.
+func (t *Token) labelled(ctx context.Context, label string, mark []byte, bar Bar) ([][]byte, error) {
 	return call(ctx, t, operation[[][]byte]{name: "find", run: func(s *session) ([][]byte, error) {
-		objects, err := s.find(64, template(pkcs11.CKA_CLASS, class, pkcs11.CKA_LABEL, label).ToSlice()...)
+		objects, err := s.find(64, template(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY, pkcs11.CKA_LABEL, label).ToSlice()...)
 		if err != nil {
 			return nil, err
 		}
@@ -112,8 +149,8 @@ func (t *Token) labelled(ctx context.Context, class int, label string) ([][]byte
 			if err != nil {
 				return nil, fmt.Errorf("read CKA_ID: %w", err)
 			}
-			switch err := s.prove(object, class); {
-			case errors.Is(err, ErrEvidence) || len(id) == 0:
+			switch err := s.prove(object, pkcs11.CKO_PRIVATE_KEY, bar); {
+			case errors.Is(err, ErrEvidence) || len(id) == 0 || !bytes.HasPrefix(id, mark):
 				continue // a stranger's key under our label
 			case err != nil:
 				return nil, err

@@ -16,92 +16,129 @@ const regrow = 30 * time.Second
 type session struct {
 	*pkcs11.Ctx
 	handle pkcs11.SessionHandle
+	epoch  uint64 // of the module when it was opened
 }
 
-// pool bounds the sessions of a token. It hands out permits; whoever has one may take an idle session or open a new
-// one. A call that was abandoned keeps its permit until the module returns, so that neither sessions nor threads
-// outgrow the bound.
+// pool bounds the sessions of a token. It hands out permits, to those who wait in their order; whoever has one may take
+// an idle session or open a new one. The permit of an abandoned call goes to somebody else, so that one lost answer does
+// not cost a session for ever; but no more than max calls are abandoned at once, so that neither sessions nor threads
+// outgrow twice the bound.
 type pool struct {
 	mu      sync.Mutex
 	max     int // permits when all is well
 	limit   int // permits now
 	shrunk  time.Time
 	used    int
+	stuck   int // abandoned calls that the module has not answered and that hold no permit any more
 	open    int
 	idle    []*session
-	waiters []chan struct{}
+	waiters []*waiter
 	closed  bool
+	drained chan struct{} // once closed: closed when no call is out
+}
+
+// waiter is a caller in the queue.
+type waiter struct {
+	turn    chan struct{} // closed when the waiting is over
+	granted bool          // with a permit; else the pool is closed
 }
 
 func newPool(max int) *pool { return &pool{max: max, limit: max} }
 
-// acquire waits for a permit. It fails with [ErrUnavailable] when ctx ends or the pool is closed.
-func (p *pool) acquire(ctx context.Context) error {
-	for {
-		p.mu.Lock()
-		if p.closed {
-			p.mu.Unlock()
-			return errClosed
-		}
-		if p.limit < p.max && time.Since(p.shrunk) > regrow {
-			p.limit = p.max
-		}
-		if p.used < p.limit {
-			p.used++
-			p.mu.Unlock()
-			return nil
-		}
-		turn := make(chan struct{})
-		p.waiters = append(p.waiters, turn)
+// permit is the right to have one call in flight.
+type permit struct {
+	pool        *pool
+	ended, lent bool // guarded by pool.mu; lent: given to somebody else while the call is still out
+}
+
+// acquire waits for a permit; end must follow. It fails with [ErrUnavailable] when the pool is closed, or with why ctx
+// ended.
+func (p *pool) acquire(ctx context.Context) (*permit, error) {
+	p.mu.Lock()
+	if p.closed {
 		p.mu.Unlock()
-		if err := wait(ctx, turn); err != nil {
-			p.leave(turn)
-			return err
-		}
+		return nil, errClosed
 	}
-}
-
-// leave takes a caller out of the queue. A turn that came at the same moment goes to the next in line.
-func (p *pool) leave(turn chan struct{}) {
-	p.mu.Lock()
-	i := slices.Index(p.waiters, turn)
-	if i >= 0 {
-		p.waiters = slices.Delete(p.waiters, i, i+1)
+	if p.limit < p.max && time.Since(p.shrunk) > regrow {
+		p.limit = p.max
 	}
+	w := &waiter{turn: make(chan struct{})}
+	p.waiters = append(p.waiters, w)
+	p.grant()
 	p.mu.Unlock()
-	if i < 0 {
-		p.wake()
-	}
-}
-
-// release gives a permit back.
-func (p *pool) release() {
-	p.mu.Lock()
-	p.used--
-	p.mu.Unlock()
-	p.wake()
-}
-
-// wake lets the longest waiting caller try again.
-func (p *pool) wake() {
+	err := wait(ctx, w.turn)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.waiters) > 0 {
-		close(p.waiters[0])
+	switch {
+	case err == nil && w.granted:
+		return &permit{pool: p}, nil
+	case err == nil:
+		return nil, errClosed
+	case w.granted: // at the same moment
+		p.used--
+		p.grant()
+	default:
+		p.waiters = slices.DeleteFunc(p.waiters, func(other *waiter) bool { return other == w })
+	}
+	return nil, err
+}
+
+// grant gives free permits to the first in line. p is locked.
+func (p *pool) grant() {
+	for len(p.waiters) > 0 && p.used < p.limit {
+		w := p.waiters[0]
 		p.waiters = p.waiters[1:]
+		w.granted = true
+		p.used++
+		close(w.turn)
+	}
+	if p.drained != nil && p.used+p.stuck == 0 {
+		close(p.drained)
+		p.drained = nil
 	}
 }
 
-// take returns an idle session, the one used last, or nil.
-func (p *pool) take() *session {
+// end gives the permit back when the call has returned.
+func (t *permit) end() {
+	p := t.pool
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.idle) == 0 {
-		return nil
+	t.ended = true
+	if t.lent {
+		p.stuck--
+	} else {
+		p.used--
 	}
-	s := p.idle[len(p.idle)-1]
-	p.idle = p.idle[:len(p.idle)-1]
-	return s
+	p.grant()
+}
+
+// abandon lends the permit of a call that nobody waits for any more to the next in line.
+func (t *permit) abandon() {
+	p := t.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if t.ended || p.stuck == p.max {
+		return
+	}
+	t.lent = true
+	p.used--
+	p.stuck++
+	p.grant()
+}
+
+// take returns an idle session of this epoch, the one used last, or nil. Those of an earlier one ended with it.
+func (p *pool) take(epoch uint64) *session {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(p.idle) > 0 {
+		s := p.idle[len(p.idle)-1]
+		p.idle = p.idle[:len(p.idle)-1]
+		if s.epoch == epoch {
+			return s
+		}
+		p.open--
+	}
+	return nil
 }
 
 // put makes a healthy session available again.
@@ -134,29 +171,24 @@ func (p *pool) shrink() bool {
 	return p.open > 0
 }
 
-// close refuses new callers, waits until every permit is back, and returns the idle sessions.
+// close refuses new callers, waits until every call has returned, and returns the idle sessions.
 func (p *pool) close(ctx context.Context) ([]*session, error) {
 	p.mu.Lock()
 	p.closed = true
-	waiters := p.waiters
+	for _, w := range p.waiters {
+		close(w.turn)
+	}
 	p.waiters = nil
+	drained := make(chan struct{})
+	p.drained = drained
+	p.grant()
 	p.mu.Unlock()
-	for _, turn := range waiters {
-		close(turn)
+	if err := wait(ctx, drained); err != nil {
+		return nil, err
 	}
-	for {
-		p.mu.Lock()
-		if p.used == 0 {
-			idle := p.idle
-			p.idle = nil
-			p.mu.Unlock()
-			return idle, nil
-		}
-		turn := make(chan struct{})
-		p.waiters = append(p.waiters, turn)
-		p.mu.Unlock()
-		if err := wait(ctx, turn); err != nil {
-			return nil, err
-		}
-	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	idle := p.idle
+	p.idle = nil
+	return idle, nil
 }

@@ -1,6 +1,7 @@
 package keystore
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"time"
@@ -12,19 +13,29 @@ import (
 // failure: the idle ones may have died together, and one of them makes way. The caller holds a permit and a place in
 // the gate.
 func (t *Token) session(fresh bool) (*session, error) {
-	s := t.pool.take()
+	s := t.pool.take(t.module.epoch.Load())
 	switch {
 	case s != nil && !fresh:
 		return s, nil
 	case s != nil:
 		t.discard(s)
 	}
+	return t.openSession()
+}
+
+// openSession opens a session and makes sure that it is logged in. The caller has a place in the gate.
+func (t *Token) openSession() (*session, error) {
+	if t.slot.absent {
+		return nil, fmt.Errorf("find token %q: %w", t.slot.label, pkcs11.Error(pkcs11.CKR_TOKEN_NOT_PRESENT))
+	}
+	t.slot.doors.Lock()
 	handle, err := t.module.ctx.OpenSession(t.slot.id, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
+	t.slot.doors.Unlock()
 	if err != nil {
 		return nil, fmt.Errorf("open session: %w", err)
 	}
 	t.pool.count(1)
-	s = &session{Ctx: t.module.ctx, handle: handle}
+	s := &session{Ctx: t.module.ctx, handle: handle, epoch: t.module.epoch.Load()}
 	if err := t.login(s); err != nil {
 		t.discard(s)
 		return nil, err
@@ -32,14 +43,19 @@ func (t *Token) session(fresh bool) (*session, error) {
 	return s, nil
 }
 
-// discard closes a session that nobody uses. What the module answers does not matter: the session is over.
+// discard closes a session that nobody uses. What the module answers does not matter: the session is over. One from
+// before a C_Initialize ended with it, and its handle may be somebody else's by now.
 func (t *Token) discard(s *session) {
-	_ = s.CloseSession(s.handle)
+	if s.epoch == t.module.epoch.Load() {
+		t.slot.doors.Lock()
+		_ = s.CloseSession(s.handle)
+		t.slot.doors.Unlock()
+	}
 	t.pool.count(-1)
 }
 
 // login logs the application in unless it is. A PIN is tried once in the life of the process: some tokens lock after
-// three refusals.
+// three refusals. After a refusal the source of the PIN is asked again, for an operator who has changed it.
 func (t *Token) login(s *session) error {
 	if !t.slot.login {
 		return nil
@@ -51,13 +67,15 @@ func (t *Token) login(s *session) error {
 		return err
 	}
 	if in {
-		if t.slot.generation.Load() > 0 && t.slot.pin != t.pinSum {
+		if t.slot.generation.Load() > 0 && t.slot.pin != pinSum(t.pin) {
 			return fmt.Errorf("%w: this process is logged in with another one", ErrPIN)
 		}
 		return nil
 	}
-	refusal := t.slot.refusal(t.pin)
-	if _, refused := t.module.refused.Load(refusal); refused {
+	if t.refused() {
+		t.readPIN()
+	}
+	if t.refused() {
 		return fmt.Errorf("%w before; it is not tried again", ErrPIN)
 	}
 	start := time.Now()
@@ -69,14 +87,33 @@ func (t *Token) login(s *session) error {
 		t.observe("login", time.Since(start), err)
 	}
 	if classOf(err) == classPIN {
-		t.module.refused.Store(refusal, true)
+		t.module.refused.Store(t.slot.refusal(t.pin), true)
 	}
 	if err != nil {
 		return fmt.Errorf("log in: %w", err)
 	}
-	t.slot.pin = t.pinSum
+	t.slot.pin = pinSum(t.pin)
 	t.slot.generation.Add(1)
 	return nil
+}
+
+// pinSum tells PINs apart without keeping them.
+func pinSum(pin []byte) [sha256.Size]byte { return sha256.Sum256(pin) }
+
+// refused reports whether the token refused the PIN before. The slot is locked.
+func (t *Token) refused() bool {
+	_, refused := t.module.refused.Load(t.slot.refusal(t.pin))
+	return refused
+}
+
+// readPIN asks the source of the PIN. The slot is locked.
+func (t *Token) readPIN() {
+	if t.pinSource == nil {
+		return
+	}
+	if pin, err := t.pinSource(); err == nil && pin != "" {
+		t.pin = []byte(pin)
+	}
 }
 
 // loggedIn asks the token whether the session may see private objects.

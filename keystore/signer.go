@@ -25,6 +25,15 @@ type signer struct {
 // Public returns an *rsa.PublicKey, *ecdsa.PublicKey or ed25519.PublicKey.
 func (s *signer) Public() crypto.PublicKey { return s.key.public }
 
+// Ready waits, as long as operations do, for a token that is away. Errors: [ErrUnavailable].
+func (s *signer) Ready() error { return s.token.ready() }
+
+func (t *Token) ready() error {
+	ctx, cancel := context.WithTimeout(context.Background(), t.timeout)
+	defer cancel()
+	return t.health.await(ctx, false)
+}
+
 // Sign signs in the token and verifies the signature before returning it. RSA and ECDSA sign a digest of the length
 // of opts' hash (SHA-256, SHA-384 or SHA-512), RSA with PSS when opts is an [*rsa.PSSOptions]; ECDSA signatures are
 // ASN.1 DER. Ed25519 signs the message itself (opts.HashFunc() is 0). rand is not used. Errors: [ErrUnavailable],
@@ -34,8 +43,13 @@ func (s *signer) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byt
 	if err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
 	}
-	return call(context.Background(), s.token, operation[[]byte]{name: "sign", run: func(session *session) ([]byte, error) {
-		return s.sign(session, p)
+	return s.token.signPlan(context.Background(), s.key, "sign", p, false)
+}
+
+// signPlan makes a signature with a key that was found before. Impatient callers have another token to turn to.
+func (t *Token) signPlan(ctx context.Context, k *key, name string, p plan, impatient bool) ([]byte, error) {
+	return call(ctx, t, operation[[]byte]{name: name, known: k, impatient: impatient, run: func(session *session) ([]byte, error) {
+		return (&signer{t, k}).sign(session, p)
 	}})
 }
 
@@ -44,7 +58,7 @@ func (s *signer) sign(session *session, p plan) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	signature, err := session.sign(handle, p)
+	signature, err := session.sign(handle, s.token.hashed(session, p))
 	if err == nil {
 		signature, err = p.finish(signature)
 	}
@@ -67,6 +81,9 @@ type plan struct {
 	parameter any // []byte or nil
 	input     []byte
 	finish    func(raw []byte) ([]byte, error) // errBadSignature when it does not verify
+
+	message []byte // what the digest is of, with its hash; nil when only the digest is known
+	hash    crypto.Hash
 }
 
 // hashes are the hash functions that are signed with, and their PKCS#11 names.
@@ -114,7 +131,7 @@ func planFor(public publicKey, digest []byte, opts crypto.SignerOpts) (plan, err
 }
 
 func planEd25519(key ed25519.PublicKey, message []byte) plan {
-	return plan{ckmEDDSA, nil, message, func(raw []byte) ([]byte, error) {
+	return plan{mechanism: ckmEDDSA, parameter: nil, input: message, finish: func(raw []byte) ([]byte, error) {
 		if !ed25519.Verify(key, message, raw) {
 			return nil, errBadSignature
 		}
@@ -124,7 +141,7 @@ func planEd25519(key ed25519.PublicKey, message []byte) plan {
 
 func planPKCS1(key *rsa.PublicKey, digest []byte, hash crypto.Hash) plan {
 	input := append(bytes.Clone(hashes[hash].prefix), digest...)
-	return plan{pkcs11.CKM_RSA_PKCS, nil, input, func(raw []byte) ([]byte, error) {
+	return plan{mechanism: pkcs11.CKM_RSA_PKCS, parameter: nil, input: input, finish: func(raw []byte) ([]byte, error) {
 		if rsa.VerifyPKCS1v15(key, hash, digest, raw) != nil {
 			return nil, errBadSignature
 		}
@@ -146,7 +163,7 @@ func planPSS(key *rsa.PublicKey, digest []byte, hash crypto.Hash, opts *rsa.PSSO
 	}
 	h := hashes[hash]
 	parameter := pkcs11.NewPSSParams(h.mechanism, h.mgf, uint(salt))
-	return plan{pkcs11.CKM_RSA_PKCS_PSS, parameter, digest, func(raw []byte) ([]byte, error) {
+	return plan{mechanism: pkcs11.CKM_RSA_PKCS_PSS, parameter: parameter, input: digest, finish: func(raw []byte) ([]byte, error) {
 		if rsa.VerifyPSS(key, hash, digest, raw, &rsa.PSSOptions{SaltLength: salt}) != nil {
 			return nil, errBadSignature
 		}
@@ -160,7 +177,7 @@ func planECDSA(key *ecdsa.PublicKey, digest []byte) plan {
 	if size := (key.Params().BitSize + 7) / 8; len(input) > size {
 		input = input[:size] // the leftmost bits (FIPS 186-5, section 6.4.1), as tokens do not agree on longer input
 	}
-	return plan{pkcs11.CKM_ECDSA, nil, input, func(raw []byte) ([]byte, error) {
+	return plan{mechanism: pkcs11.CKM_ECDSA, parameter: nil, input: input, finish: func(raw []byte) ([]byte, error) {
 		if len(raw) == 0 || len(raw)%2 != 0 {
 			return nil, errBadSignature
 		}

@@ -106,14 +106,14 @@ func TestSignerRefuses(t *testing.T) {
 			{"a truncated public key", id, public[:len(public)-1], nil},
 			{"no public key", id, nil, nil},
 		} {
-			switch _, err := token.Signer(t.Context(), c.id, c.public); {
+			switch _, err := token.Signer(t.Context(), c.id, c.public, keystore.BarBorn); {
 			case err == nil:
 				t.Errorf("fresh %t: %s is accepted", fresh, c.name)
 			case c.want != nil && !errors.Is(err, c.want):
 				t.Errorf("fresh %t: %s: %v, want %v", fresh, c.name, err, c.want)
 			}
 		}
-		if again, err := token.Signer(t.Context(), id, public); err != nil {
+		if again, err := token.Signer(t.Context(), id, public, keystore.BarBorn); err != nil {
 			t.Error(err)
 		} else if err := signDigest(again); err != nil {
 			t.Error(err)
@@ -129,7 +129,7 @@ func TestTwoKeysUnderOneIDAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := openAs(t, cfg)
-	if _, err := other.Signer(t.Context(), id, mustDER(t, key.Public())); !errors.Is(err, keystore.ErrMismatch) {
+	if _, err := other.Signer(t.Context(), id, mustDER(t, key.Public()), keystore.BarBorn); !errors.Is(err, keystore.ErrMismatch) {
 		t.Errorf("two private keys under one CKA_ID: %v", err)
 	}
 	if _, err := other.Attributes(t.Context(), id); !errors.Is(err, keystore.ErrMismatch) {
@@ -148,7 +148,7 @@ func TestAKeyThatCouldLeaveIsNotUsed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := token.Signer(t.Context(), id, mustDER(t, public)); !errors.Is(err, keystore.ErrEvidence) {
+	if _, err := token.Signer(t.Context(), id, mustDER(t, public), keystore.BarBorn); !errors.Is(err, keystore.ErrEvidence) {
 		t.Errorf("a key with the token's own template is used: %v", err)
 	}
 }

@@ -32,7 +32,10 @@ func TestLostSessionsAreSurvived(t *testing.T) {
 		{"check", func() error { return token.Check(t.Context()) }},
 		{"seal", func() error { _, err := token.Seal(t.Context(), []byte("x"), nil); return err }},
 		{"unseal", func() error { _, err := token.Unseal(t.Context(), sealed, nil); return err }},
-		{"find", func() error { _, err := token.Signer(t.Context(), id, mustDER(t, key.Public())); return err }},
+		{"find", func() error {
+			_, err := token.Signer(t.Context(), id, mustDER(t, key.Public()), keystore.BarBorn)
+			return err
+		}},
 		{"attributes", func() error { _, err := token.Attributes(t.Context(), id); return err }},
 		{"info", func() error { _, err := token.Info(t.Context()); return err }},
 		{"generate", func() error {
@@ -199,8 +202,8 @@ func TestAHangingTokenIsUnavailableInTime(t *testing.T) {
 	if took := time.Since(start); took > 5*time.Second {
 		t.Errorf("nine deadlines of 50 ms took %v", took)
 	}
-	if n := token.OpenSessions(); n != 2 {
-		t.Errorf("%d sessions are open, want the 2 that hang", n)
+	if n := token.OpenSessions(); n < 2 || n > 4 {
+		t.Errorf("%d sessions are open, want those that hang: 2, and no more than 2 in their place", n)
 	}
 	close(until)
 	token.SetTimeout(time.Minute)
@@ -254,7 +257,7 @@ func TestAClosedTokenIsUnavailable(t *testing.T) {
 	token, cfg := open(t)
 	key, id := generate(t, token, keystore.EC, 256)
 	neighbour := openAs(t, cfg)
-	again, err := neighbour.Signer(t.Context(), id, mustDER(t, key.Public()))
+	again, err := neighbour.Signer(t.Context(), id, mustDER(t, key.Public()), keystore.BarBorn)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"crypto/elliptic"
 	"encoding/asn1"
 	"fmt"
+	"slices"
 
 	"github.com/ThalesIgnite/crypto11"
 	"github.com/miekg/pkcs11"
@@ -101,6 +102,8 @@ func privateTemplate(s Spec, k kind) crypto11.AttributeSet {
 	)
 }
 
+// publicTemplate leaves to the token what a public key is good for: nobody needs it in there, and tpm2-pkcs11 takes
+// CKA_VERIFY for the right of the private key to decrypt, which contradicts privateTemplate.
 func publicTemplate(s Spec, k kind, parameter any) crypto11.AttributeSet {
 	set := template(
 		pkcs11.CKA_CLASS, pkcs11.CKO_PUBLIC_KEY,
@@ -108,9 +111,6 @@ func publicTemplate(s Spec, k kind, parameter any) crypto11.AttributeSet {
 		pkcs11.CKA_ID, s.ID,
 		pkcs11.CKA_LABEL, s.Label,
 		pkcs11.CKA_TOKEN, true,
-		pkcs11.CKA_VERIFY, true,
-		pkcs11.CKA_ENCRYPT, false,
-		pkcs11.CKA_WRAP, false,
 		int(k.parameter), parameter,
 	)
 	if k.keyType == pkcs11.CKK_RSA {
@@ -164,16 +164,13 @@ var optional = [][]uint{
 	{pkcs11.CKA_MODIFIABLE},
 }
 
-// reductions are the ways to leave optional attributes out: nothing, one class, then more and more classes.
+// reductions are the ways to leave optional attributes out: nothing, one class, then more and more classes. The two
+// classes that NSS does not know come before the other single ones, because it notices only after it has found the primes.
 func reductions() [][]uint {
-	ways := [][]uint{nil}
-	ways = append(ways, optional...)
-	var sum []uint
-	for i, class := range optional {
-		sum = append(sum[:len(sum):len(sum)], class...)
-		if i > 0 {
-			ways = append(ways, sum)
-		}
+	ways := [][]uint{nil, optional[0], slices.Concat(optional[:2]...)}
+	ways = append(ways, optional[1:]...)
+	for n := 3; n <= len(optional); n++ {
+		ways = append(ways, slices.Concat(optional[:n]...))
 	}
 	return ways
 }

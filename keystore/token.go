@@ -2,11 +2,11 @@ package keystore
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/pkcs11"
@@ -17,7 +17,12 @@ var (
 	errNoToken = errors.New("no such token")
 )
 
-const defaultTimeout = 10 * time.Second
+const (
+	defaultTimeout = 10 * time.Second
+	// defaultSessions lets 32 signatures wait for a distant HSM at once. A token in this machine never sees so many:
+	// sessions are opened when a call finds none free, and its calls are over sooner.
+	defaultSessions = 32
+)
 
 // Token is a logged-in PKCS#11 token. It is safe for concurrent use.
 type Token struct {
@@ -27,12 +32,14 @@ type Token struct {
 	timeout time.Duration
 	observe func(op string, took time.Duration, err error)
 
-	pin    []byte
-	pinSum [sha256.Size]byte
+	pin       []byte // guarded by slot.mu
+	pinSource func() (string, error)
 
+	health health
 	making chan struct{} // held over the look for, or the making of, the keys that Signet itself needs:
-	kek    *secret
-	health *key
+	kek    atomic.Pointer[current]
+	bar    atomic.Int32 // Bar that Signet's own keys are held to
+	probe  *key         // signs when the token's health is in doubt
 
 	mu     sync.Mutex
 	closed bool
@@ -74,20 +81,38 @@ func connect(ctx context.Context, m *module, cfg Config) (*Token, error) {
 		return nil, fmt.Errorf("list slots: %w: %w", ErrUnavailable, err)
 	}
 	found, err := m.find(cfg.Token)
-	reopen()
-	if err != nil {
+	if err != nil && !cfg.Later {
+		reopen()
 		return nil, err
 	}
+	var listing *listed
+	if err == nil {
+		listing = &found
+	}
+	t := newToken(m, m.slotOf(cfg.Token, listing), cfg, found.info)
+	reopen()
+	if err == nil {
+		_, err = call(ctx, t, operation[struct{}]{name: "connect", run: nothing})
+	}
+	switch {
+	case err == nil:
+		return t, nil
+	case cfg.Later && !errors.Is(err, ErrPIN):
+		t.suspect(err)
+		return t, nil
+	}
+	return nil, errors.Join(err, t.disconnect(ctx))
+}
+
+func newToken(m *module, s *slot, cfg Config, info pkcs11.TokenInfo) *Token {
 	t := &Token{
-		module: m, slot: m.slotOf(found), timeout: cfg.Timeout, observe: cfg.Observe,
-		pool: newPool(bound(cfg.MaxSessions, found.info)),
-		pin:  []byte(cfg.PIN), pinSum: sha256.Sum256([]byte(cfg.PIN)),
+		module: m, slot: s, timeout: cfg.Timeout, observe: cfg.Observe,
+		pool: newPool(bound(cfg.MaxSessions, info)),
+		pin:  []byte(cfg.PIN), pinSource: cfg.PINSource,
 		keys: map[string]*key{}, keks: map[string]*secret{}, making: make(chan struct{}, 1),
 	}
-	if _, err := call(ctx, t, operation[struct{}]{name: "connect", run: nothing}); err != nil {
-		return nil, errors.Join(err, t.disconnect(ctx))
-	}
-	return t, nil
+	t.health.start(cfg)
+	return t
 }
 
 // nothing is an operation that is over once a session is open and logged in.
@@ -97,7 +122,7 @@ func nothing(*session) (struct{}, error) { return struct{}{}, nil }
 func bound(configured int, info pkcs11.TokenInfo) int {
 	n := configured
 	if n <= 0 {
-		n = max(4, 2*runtime.NumCPU())
+		n = max(defaultSessions, 4*runtime.NumCPU())
 	}
 	if m := info.MaxRwSessionCount; m != pkcs11.CK_EFFECTIVELY_INFINITE && m != pkcs11.CK_UNAVAILABLE_INFORMATION {
 		n = min(n, int(m))
@@ -118,6 +143,7 @@ func (t *Token) Close() error {
 	if closed {
 		return nil
 	}
+	t.health.stop()
 	ctx, cancel := context.WithTimeout(context.Background(), t.timeout)
 	defer cancel()
 	return errors.Join(t.disconnect(ctx), t.module.release(ctx))
@@ -139,28 +165,5 @@ func (t *Token) disconnect(ctx context.Context) error {
 	return nil
 }
 
-// Info describes the token for people: manufacturer, model, serial, firmware.
-type Info struct {
-	Manufacturer, Model, Serial, Label, Firmware, Library string
-	Sessions                                              int // open now
-}
-
-// Info reads the token's description.
-func (t *Token) Info(ctx context.Context) (Info, error) {
-	return call(ctx, t, operation[Info]{name: "info", run: func(s *session) (Info, error) {
-		token, err := s.GetTokenInfo(t.slot.id)
-		if err != nil {
-			return Info{}, err
-		}
-		library, err := s.GetInfo()
-		if err != nil {
-			return Info{}, err
-		}
-		return Info{
-			Manufacturer: token.ManufacturerID, Model: token.Model, Serial: token.SerialNumber, Label: token.Label,
-			Firmware: fmt.Sprintf("%d.%d", token.FirmwareVersion.Major, token.FirmwareVersion.Minor),
-			Library:  fmt.Sprintf("%s %d.%d", library.LibraryDescription, library.LibraryVersion.Major, library.LibraryVersion.Minor),
-			Sessions: t.pool.size(),
-		}, nil
-	}})
-}
+// Sessions is the number of sessions that are open.
+func (t *Token) Sessions() int { return t.pool.size() }

@@ -24,6 +24,10 @@ type Caller struct {
 	Role           Role
 	OrganizationID *int64
 	Capabilities   Capabilities
+
+	// Operator is somebody at the command line of the server itself, who holds its database and its token anyway. No
+	// request over the network ever is.
+	Operator bool
 }
 
 // Action is what the caller wants to do to an object.
@@ -37,6 +41,7 @@ const (
 	RevokeCert       Action = "revoke_cert"
 	ExportPrivateKey Action = "export_private_key"
 	DeleteCA         Action = "delete_ca"
+	DrillKey         Action = "drill_key" // have a CA's key attacked; no capability grants it
 )
 
 // Object is what an action is done to, as far as permissions are concerned.
@@ -49,14 +54,14 @@ type Object struct {
 var ErrDenied = errors.New("Insufficient permissions")
 
 // Allow decides whether the caller may do the action to the object: nil, or [ErrDenied]. The rules are tried in
-// this order: a superuser may do everything; so may the object's creator; an object without organization is theirs
+// this order: a superuser may do everything, as an operator does; so may the object's creator; an object without organization is theirs
 // alone; another organization's object is denied; an admin of the organization may do everything; a user of the
 // organization may read, and do what the capability of the action grants.
 func Allow(c Caller, a Action, o Object) error {
 	switch {
 	case !c.known() || !a.valid():
 		return ErrDenied
-	case c.Role == RoleSuperuser:
+	case c.mayEverything():
 		return nil
 	case o.CreatedBy != nil && *o.CreatedBy == c.UserID:
 		return nil
@@ -78,14 +83,25 @@ func AllowRootCA(c Caller) error {
 	switch {
 	case !c.known():
 		return ErrDenied
-	case c.Role == RoleSuperuser, c.Role == RoleAdmin, c.Capabilities.CreateCA:
+	case c.mayEverything(), c.Role == RoleAdmin, c.Capabilities.CreateCA:
 		return nil
 	}
 	return ErrDenied
 }
 
+// AllowSuperuser decides what no organization decides for itself, such as to accept a CA key that may have leaked:
+// nil for superusers and operators, otherwise [ErrDenied].
+func AllowSuperuser(c Caller) error {
+	if c.known() && c.mayEverything() {
+		return nil
+	}
+	return ErrDenied
+}
+
+func (c Caller) mayEverything() bool { return c.Role == RoleSuperuser || c.Operator }
+
 // known reports whether the caller is somebody. Without it, a zero caller would own every object whose creator is 0.
-func (c Caller) known() bool { return c.UserID > 0 && c.Role.valid() }
+func (c Caller) known() bool { return c.Operator || c.UserID > 0 && c.Role.valid() }
 
 func (r Role) valid() bool {
 	switch r {
@@ -97,7 +113,7 @@ func (r Role) valid() bool {
 
 func (a Action) valid() bool {
 	switch a {
-	case Read, CreateCA, CreateCert, RevokeCert, ExportPrivateKey, DeleteCA:
+	case Read, CreateCA, CreateCert, RevokeCert, ExportPrivateKey, DeleteCA, DrillKey:
 		return true
 	}
 	return false

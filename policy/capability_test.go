@@ -25,7 +25,10 @@ func caller(role policy.Role, organization *int64, c policy.Capabilities) policy
 	return policy.Caller{UserID: alice, Username: "alice", Role: role, OrganizationID: organization, Capabilities: c}
 }
 
-var actions = []policy.Action{policy.Read, policy.CreateCA, policy.CreateCert, policy.RevokeCert, policy.ExportPrivateKey, policy.DeleteCA}
+var actions = []policy.Action{policy.Read, policy.CreateCA, policy.CreateCert, policy.RevokeCert, policy.ExportPrivateKey, policy.DeleteCA, policy.DrillKey}
+
+// grantable are the actions that capabilities grant.
+var grantable = actions[:len(actions)-1]
 
 func TestAllow(t *testing.T) {
 	t.Parallel()
@@ -75,7 +78,8 @@ func TestAllow(t *testing.T) {
 
 		{"an admin may do everything in the own organization, without capabilities", admin, acmeObject, actions},
 		{"a user reads in the own organization", user, acmeObject, []policy.Action{policy.Read}},
-		{"all capabilities grant everything in the own organization", granted, acmeObject, actions},
+		{"all capabilities grant everything but drills in the own organization", granted, acmeObject, grantable},
+		{"an operator may do everything", policy.Caller{Username: "operator", Operator: true}, orphan, actions},
 		{"an object without creator is its organization's", user, policy.Object{OrganizationID: &acme}, []policy.Action{policy.Read}},
 
 		{"create_ca grants only that", caller(policy.RoleUser, &acme, policy.Capabilities{CreateCA: true}), acmeObject, []policy.Action{policy.Read, policy.CreateCA}},
@@ -136,6 +140,26 @@ func TestAllowRootCA(t *testing.T) {
 				t.Errorf("allowed %t, got %v", tt.allowed, err)
 			}
 		})
+	}
+}
+
+func TestAllowSuperuser(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name    string
+		caller  policy.Caller
+		allowed bool
+	}{
+		{"nobody", policy.Caller{}, false},
+		{"a superuser without id", policy.Caller{Role: policy.RoleSuperuser}, false},
+		{"an admin", caller(policy.RoleAdmin, &acme, allCapabilities), false},
+		{"a user with every capability", caller(policy.RoleUser, &acme, allCapabilities), false},
+		{"a superuser", caller(policy.RoleSuperuser, nil, policy.Capabilities{}), true},
+		{"an operator", policy.Caller{Operator: true}, true},
+	} {
+		if err := policy.AllowSuperuser(tt.caller); tt.allowed && err != nil || !tt.allowed && !errors.Is(err, policy.ErrDenied) {
+			t.Errorf("%s: allowed %t, got %v", tt.name, tt.allowed, err)
+		}
 	}
 }
 

@@ -64,14 +64,10 @@ func algorithmOf(pub crypto.PublicKey) (*algorithm, error) {
 	return nil, fmt.Errorf("unsupported public key type %T", pub)
 }
 
-// sign returns the key's signature over the message. It is not verified yet.
+// sign returns the key's signature over the message, which a [crypto.MessageSigner] hashes itself. It is not verified
+// yet.
 func (a *algorithm) sign(key crypto.Signer, message []byte) ([]byte, error) {
-	if a.hash != 0 {
-		h := a.hash.New()
-		h.Write(message)
-		message = h.Sum(nil)
-	}
-	return key.Sign(rand.Reader, message, a.hash)
+	return crypto.SignMessage(key, rand.Reader, message, a.hash)
 }
 
 // verify checks a signature over the message.

@@ -85,8 +85,7 @@ func (c CRL) list() (*x509.RevocationList, error) {
 // removeFromCRL, is for delta CRLs only (RFC 5280, section 5.3.1).
 func validReason(r int) bool { return r >= 0 && r <= 10 && r != 7 && r != 8 }
 
-// witness tells whether the key was asked, which separates failures of the key from defects of the list. It hides
-// any SignMessage method: the key gets a digest, as for certificates.
+// witness tells whether the key was asked, which separates failures of the key from defects of the list.
 type witness struct {
 	crypto.Signer
 	asked bool
@@ -96,4 +95,10 @@ type witness struct {
 func (w *witness) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	w.asked = true
 	return w.Signer.Sign(rand, digest, opts)
+}
+
+// SignMessage implements crypto.MessageSigner.
+func (w *witness) SignMessage(rand io.Reader, message []byte, opts crypto.SignerOpts) ([]byte, error) {
+	w.asked = true
+	return crypto.SignMessage(w.Signer, rand, message, opts)
 }

@@ -39,6 +39,19 @@ func NewIssuer(certificate []byte, key crypto.Signer) (*Issuer, error) {
 	return &Issuer{certificate: c, algorithm: a, key: key}, nil
 }
 
+// Ready reports whether the key is there to sign, without asking it for a signature: what is announced before it is
+// signed need not be announced in vain. It waits for a key that may be back in a moment. Errors wrap [ErrKey].
+func (i *Issuer) Ready() error {
+	key, ok := i.key.(interface{ Ready() error })
+	if !ok {
+		return nil
+	}
+	if err := key.Ready(); err != nil {
+		return fmt.Errorf("%w: %w", ErrKey, err)
+	}
+	return nil
+}
+
 // Prepare builds the to-be-signed certificate and lints it, signed by a throwaway key of the same kind. The CA key
 // is not touched. Errors are a [*LintError] or a defect of the template.
 func (i *Issuer) Prepare(t Template) (*Draft, error) {

@@ -35,6 +35,9 @@ func Ensure(dir, label, pin string) (keystore.Config, error) {
 	return cfg, nil
 }
 
+// PINFile is where [Ensure] keeps the random PIN of the token in dir.
+func PINFile(dir string) string { return filepath.Join(dir, "softhsm", "pin") }
+
 func ensure(dir, label, pin string) (keystore.Config, error) {
 	module, err := Use(dir)
 	if err != nil {

@@ -37,43 +37,50 @@ func (db *DB) CreateCA(ctx context.Context, c ca.CA, e audit.Event) (ca.CA, erro
 // ReserveCA implements ca.Store. A CA is reserved once: a second certificate would leave the first unaccounted for.
 func (db *DB) ReserveCA(ctx context.Context, c ca.CA, e audit.Event) error {
 	return db.write(ctx, "ReserveCA", func(tx *gorm.DB) error {
-		var row authorityRow
-		res := tx.Model(&row).Clauses(clause.Returning{}).
-			Where("id = ? AND state = 'pending' AND serial IS NULL", c.ID).
-			Updates(map[string]any{
-				"subject_dn": c.SubjectDN, "public_key": c.PublicKey, "public_key_sha256": fingerprint(c.PublicKey),
-				"serial": c.Serial, "tbs": c.TBS, "valid_days": c.ValidDays, "path_length": c.PathLength,
-				"not_before": at(c.NotBefore), "not_after": at(c.NotAfter), "updated_at": at(db.now()),
-			})
-		switch {
-		case violates(res.Error, "certificate_authorities", "serial"):
-			return errSerialTaken
-		case violates(res.Error, "certificate_authorities", "key"), violates(res.Error, "certificate_authorities", "public_key_sha256"):
-			return errKeyTaken
-		case res.Error != nil:
-			return res.Error
-		case res.RowsAffected != 1:
-			return errCANotPending
-		}
-		if row.ParentID != nil {
-			if err := checkParent(tx, *row.ParentID, c.Serial); err != nil {
-				return err
-			}
+		if err := db.reserveCA(tx, c); err != nil {
+			return err
 		}
 		return db.append(tx, e, c.ID)
 	})
 }
 
+func (db *DB) reserveCA(tx *gorm.DB, c ca.CA) error {
+	var row authorityRow
+	res := tx.Model(&row).Clauses(clause.Returning{}).
+		Where("id = ? AND state = 'pending' AND serial IS NULL", c.ID).
+		Updates(map[string]any{
+			"subject_dn": c.SubjectDN, "public_key": c.PublicKey, "public_key_sha256": fingerprint(c.PublicKey),
+			"serial": c.Serial, "tbs": c.TBS, "valid_days": c.ValidDays, "path_length": c.PathLength,
+			"not_before": at(c.NotBefore), "not_after": at(c.NotAfter), "updated_at": at(db.now()),
+		})
+	switch {
+	case violates(res.Error, "certificate_authorities", "serial"):
+		return errSerialTaken
+	case violates(res.Error, "certificate_authorities", "key"), violates(res.Error, "certificate_authorities", "public_key_sha256"):
+		return errKeyTaken
+	case res.Error != nil:
+		return res.Error
+	case res.RowsAffected != 1:
+		return errCANotPending
+	case row.ParentID != nil:
+		return checkParent(tx, *row.ParentID, c.Serial)
+	}
+	return nil
+}
+
 // checkParent holds the parent as it is until the transaction ends.
 func checkParent(tx *gorm.DB, id int64, serial string) error {
 	var parent []authorityRow
-	err := tx.Clauses(clause.Locking{Strength: "SHARE"}).Select("id").
+	err := tx.Clauses(clause.Locking{Strength: "SHARE"}).Select("id", "key_locked").
 		Where("id = ? AND state = 'valid' AND deleted_at IS NULL", id).Find(&parent).Error
 	if err != nil {
 		return err
 	}
-	if len(parent) == 0 {
+	switch {
+	case len(parent) == 0:
 		return errIssuerGone(id)
+	case parent[0].KeyLocked != "":
+		return errIssuerLocked(id)
 	}
 	var same int64
 	if err := tx.Model(&certificateRow{}).Where("issuer_id = ? AND serial = ?", id, serial).Count(&same).Error; err != nil {
@@ -88,25 +95,30 @@ func checkParent(tx *gorm.DB, id int64, serial string) error {
 // CompleteCA implements ca.Store.
 func (db *DB) CompleteCA(ctx context.Context, id int64, der []byte, e audit.Event) (ca.CA, error) {
 	var row authorityRow
-	err := db.write(ctx, "CompleteCA", func(tx *gorm.DB) error {
-		row = authorityRow{}
-		res := tx.Model(&row).Clauses(clause.Returning{}).
-			Where("id = ? AND state = 'pending' AND serial IS NOT NULL", id).
-			Updates(map[string]any{"state": "valid", "certificate": der, "tbs": nil, "updated_at": at(db.now())})
-		if res.Error != nil {
-			return res.Error
-		}
-		if res.RowsAffected != 1 {
-			return errCANotReserved
-		}
-		if row.ParentID != nil {
-			if err := tx.Model(&authorityRow{}).Where("id = ?", *row.ParentID).Update("allow_leaf_certs", false).Error; err != nil {
-				return err
-			}
+	err := db.write(ctx, "CompleteCA", func(tx *gorm.DB) (err error) {
+		if row, err = db.completeCA(tx, id, der); err != nil {
+			return err
 		}
 		return db.append(tx, e, id)
 	})
 	return row.ca(), err
+}
+
+func (db *DB) completeCA(tx *gorm.DB, id int64, der []byte) (authorityRow, error) {
+	var row authorityRow
+	res := tx.Model(&row).Clauses(clause.Returning{}).
+		Where("id = ? AND state = 'pending' AND serial IS NOT NULL", id).
+		Updates(map[string]any{"state": "valid", "certificate": der, "tbs": nil, "updated_at": at(db.now())})
+	if res.Error != nil {
+		return row, res.Error
+	}
+	if res.RowsAffected != 1 {
+		return row, errCANotReserved
+	}
+	if row.ParentID == nil {
+		return row, nil
+	}
+	return row, tx.Model(&authorityRow{}).Where("id = ?", *row.ParentID).Update("allow_leaf_certs", false).Error
 }
 
 func (db *DB) authority(ctx context.Context, op, condition string, id int64) (ca.CA, error) {

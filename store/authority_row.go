@@ -2,6 +2,7 @@ package store
 
 import (
 	"crypto/sha256"
+	"time"
 
 	"signet/ca"
 	"signet/fault"
@@ -23,6 +24,7 @@ type authorityRow struct {
 	CRLBaseURL         *string `gorm:"column:crl_base_url"`
 	OrganizationID     *int64
 	CreatedBy          *int64
+	Token              string
 	KeyID              []byte
 	PublicKey          []byte
 	PublicKeySHA256    []byte `gorm:"column:public_key_sha256"`
@@ -36,7 +38,15 @@ type authorityRow struct {
 	RevocationReason   int
 	RevocationText     string
 	RevocationSequence int64
-	CRLNumber          int64    `gorm:"column:crl_number"`
+	CRLNumber          int64 `gorm:"column:crl_number"`
+	KeyGrade           string
+	KeyLocked          string
+	AcceptedGrade      string
+	AcceptedBy         string
+	AcceptedAt         *instant
+	AcceptedReason     string
+	DrillClaimed       *instant `gorm:"column:drill_claimed_at"`
+	KeyDestroyed       *instant `gorm:"column:key_destroyed_at"`
 	Deleted            *instant `gorm:"column:deleted_at"`
 	Created            instant  `gorm:"column:created_at"`
 	Updated            instant  `gorm:"column:updated_at"`
@@ -50,7 +60,7 @@ func (r authorityRow) ca() ca.CA {
 		KeyType: policy.KeyType(r.KeyType), KeySize: r.KeySize, ValidDays: r.ValidDays,
 		ParentID: r.ParentID, PathLength: r.PathLength, AllowLeafCerts: r.AllowLeafCerts, CRLBaseURL: r.CRLBaseURL,
 		OrganizationID: r.OrganizationID, CreatedBy: r.CreatedBy,
-		KeyID: r.KeyID, PublicKey: r.PublicKey, TBS: r.TBS, Certificate: r.Certificate,
+		Token: r.Token, KeyID: r.KeyID, PublicKey: r.PublicKey, Proof: r.proof(), TBS: r.TBS, Certificate: r.Certificate,
 		NotBefore: r.NotBefore.Time, NotAfter: r.NotAfter.Time, State: ca.State(r.State),
 		Revocation: ca.Revocation{At: timeOf(r.RevokedAt), Reason: r.RevocationReason, Text: r.RevocationText},
 		CreatedAt:  r.Created.Time, UpdatedAt: r.Updated.Time,
@@ -58,8 +68,12 @@ func (r authorityRow) ca() ca.CA {
 	if r.Serial != nil {
 		c.Serial = *r.Serial
 	}
-	if r.Deleted != nil {
-		c.DeletedAt = &r.Deleted.Time
+	for column, field := range map[*instant]**time.Time{
+		r.Deleted: &c.DeletedAt, r.DrillClaimed: &c.DrillClaimedAt, r.KeyDestroyed: &c.KeyDestroyedAt,
+	} {
+		if column != nil {
+			*field = &column.Time
+		}
 	}
 	return c
 }
@@ -69,14 +83,19 @@ func (db *DB) pendingAuthority(c ca.CA) authorityRow {
 	if created.IsZero() {
 		created = db.now()
 	}
-	return authorityRow{
+	row := authorityRow{
 		Name: c.Name, Description: c.Description, SubjectDN: c.SubjectDN,
 		KeyType: string(c.KeyType), KeySize: c.KeySize, ValidDays: c.ValidDays,
 		ParentID: c.ParentID, PathLength: c.PathLength, AllowLeafCerts: c.AllowLeafCerts, CRLBaseURL: c.CRLBaseURL,
-		OrganizationID: c.OrganizationID, CreatedBy: c.CreatedBy, KeyID: c.KeyID,
+		OrganizationID: c.OrganizationID, CreatedBy: c.CreatedBy, Token: c.Token, KeyID: c.KeyID,
 		NotBefore: at(c.NotBefore), NotAfter: at(c.NotAfter), State: string(ca.Pending),
+		AcceptedGrade: string(c.Proof.Accepted.Grade), AcceptedBy: c.Proof.Accepted.By, AcceptedReason: c.Proof.Accepted.Reason,
 		Created: at(created), Updated: at(created),
 	}
+	if when := at(c.Proof.Accepted.At); !when.IsZero() {
+		row.AcceptedAt = &when
+	}
+	return row
 }
 
 func fingerprint(publicKey []byte) []byte {
@@ -94,6 +113,8 @@ var (
 	errNotReserved      = fault.New(fault.Conflict, "Certificate is not reserved, or already completed")
 	errSerialTaken      = fault.New(fault.Conflict, "Serial number is already in use")
 	errKeyTaken         = fault.New(fault.Conflict, "Public key is already in use")
+	errKeyProof         = fault.New(fault.Conflict, "What is known of the CA's key has changed meanwhile")
+	errKeyInUse         = fault.New(fault.Conflict, "CA is neither deleted nor revoked, or its key was destroyed before")
 	errCARevoked        = fault.New(fault.Conflict, "CA is already revoked")
 	errRoot             = fault.New(fault.Conflict, "A root CA cannot be revoked")
 	errChildren         = fault.New(fault.Conflict, "CA has child CAs; delete them first")
@@ -104,6 +125,11 @@ var (
 // errIssuerGone says that an issuer can no longer sign anything.
 func errIssuerGone(id int64) error {
 	return fault.New(fault.Conflict, "CA %d is revoked or deleted", id)
+}
+
+// errIssuerLocked says that the key of an issuer is known too little by now.
+func errIssuerLocked(id int64) error {
+	return fault.New(fault.Conflict, "CA %d is locked", id)
 }
 
 // errNoLeaves says that an issuer no longer signs leaf certificates.

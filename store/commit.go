@@ -207,12 +207,17 @@ func (db *DB) Complete(ctx context.Context, id int64, der, sealedKey []byte, e a
 	return c, nil
 }
 
+// standing is what an issuer may do.
+type standing struct{ signs, leaves, locked bool }
+
 // whyNotReserved is the answer when an issuer in this state did not reserve a serial.
-func whyNotReserved(r *certificateRow, signs, leaves bool) error {
+func whyNotReserved(r *certificateRow, issuer standing) error {
 	switch {
-	case !signs:
+	case !issuer.signs:
 		return errIssuerGone(r.IssuerID)
-	case !leaves && r.Type != "ca":
+	case issuer.locked:
+		return errIssuerLocked(r.IssuerID)
+	case !issuer.leaves && r.Type != "ca":
 		return errNoLeaves(r.IssuerID)
 	}
 	return errSerialTaken

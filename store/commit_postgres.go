@@ -51,7 +51,7 @@ WITH item AS MATERIALIZED (
 				created_by, serial, tbs, not_before, not_after, created_at, n)
 	),
 	issuer AS MATERIALIZED (
-		SELECT id, allow_leaf_certs FROM certificate_authorities
+		SELECT id, allow_leaf_certs, key_locked <> '' AS locked FROM certificate_authorities
 		WHERE id = ANY ($11) AND state = 'valid' AND deleted_at IS NULL
 		FOR SHARE
 	),
@@ -61,14 +61,14 @@ WITH item AS MATERIALIZED (
 		SELECT item.id, issuer_id, common_name, subject_dn, type, key_type, key_size, valid_days, organization_id,
 			created_by, serial, tbs, not_before, not_after, 'pending', created_at, created_at
 		FROM item JOIN issuer ON issuer.id = issuer_id
-		WHERE (allow_leaf_certs OR type = 'ca')
+		WHERE (allow_leaf_certs OR type = 'ca') AND NOT locked
 			AND NOT EXISTS (SELECT 1 FROM certificate_authorities child WHERE child.parent_id = issuer_id AND child.serial = item.serial)
 		ORDER BY n
 		ON CONFLICT (issuer_id, serial) DO NOTHING
 		RETURNING id
 	),
 	made AS (SELECT id, n FROM inserted JOIN item USING (id)),` + loggedSQL + `
-SELECT item.n, coalesce(made.id, 0), issuer.id IS NOT NULL, coalesce(issuer.allow_leaf_certs, false)
+SELECT item.n, coalesce(made.id, 0), issuer.id IS NOT NULL, coalesce(issuer.allow_leaf_certs, false), coalesce(issuer.locked, false)
 FROM item LEFT JOIN made USING (n) LEFT JOIN issuer ON issuer.id = item.issuer_id`
 
 func (db *DB) reservePostgres(ctx context.Context, jobs []*job) error {
@@ -107,13 +107,13 @@ func (db *DB) reservePostgres(ctx context.Context, jobs []*job) error {
 	for rows.Next() {
 		var n int
 		var id int64
-		var signs, leaves bool
-		if err := rows.Scan(&n, &id, &signs, &leaves); err != nil {
+		var s standing
+		if err := rows.Scan(&n, &id, &s.signs, &s.leaves, &s.locked); err != nil {
 			return err
 		}
 		j := jobs[n-1]
 		if j.result.ID = id; id == 0 {
-			j.err = whyNotReserved(j.reserve, signs, leaves)
+			j.err = whyNotReserved(j.reserve, s)
 		}
 	}
 	return rows.Err()

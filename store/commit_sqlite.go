@@ -34,7 +34,7 @@ func (db *DB) reserveSQLite(tx *gorm.DB, j *job) error {
 			created_by, serial, tbs, not_before, not_after, state, created_at, updated_at)
 		SELECT id, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'pending', ?, ?
 		FROM certificate_authorities
-		WHERE id = ? AND state = 'valid' AND deleted_at IS NULL AND (allow_leaf_certs OR ? = 'ca')
+		WHERE id = ? AND state = 'valid' AND deleted_at IS NULL AND key_locked = '' AND (allow_leaf_certs OR ? = 'ca')
 			AND NOT EXISTS (SELECT 1 FROM certificate_authorities child WHERE child.parent_id = ? AND child.serial = ?)
 		ON CONFLICT (issuer_id, serial) DO NOTHING
 		RETURNING id`,
@@ -46,11 +46,15 @@ func (db *DB) reserveSQLite(tx *gorm.DB, j *job) error {
 	}
 	if len(ids) == 0 {
 		var issuers []authorityRow
-		if err := tx.Select("state", "deleted_at", "allow_leaf_certs").Where("id = ?", r.IssuerID).Find(&issuers).Error; err != nil {
+		if err := tx.Select("state", "deleted_at", "allow_leaf_certs", "key_locked").Where("id = ?", r.IssuerID).Find(&issuers).Error; err != nil {
 			return err
 		}
-		signs := len(issuers) > 0 && issuers[0].State == string(ca.Valid) && issuers[0].Deleted == nil
-		j.err = whyNotReserved(r, signs, signs && issuers[0].AllowLeafCerts)
+		var s standing
+		if len(issuers) > 0 {
+			i := issuers[0]
+			s = standing{signs: i.State == string(ca.Valid) && i.Deleted == nil, leaves: i.AllowLeafCerts, locked: i.KeyLocked != ""}
+		}
+		j.err = whyNotReserved(r, s)
 		return nil
 	}
 	j.result.ID = ids[0]

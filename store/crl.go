@@ -41,7 +41,7 @@ func (db *DB) StaleCRLs(ctx context.Context, endsBefore, now time.Time) ([]int64
 			LEFT JOIN crls latest ON latest.ca_id = a.id
 				AND latest.number = (SELECT max(number) FROM crls WHERE ca_id = a.id)
 			WHERE a.state IN ('valid', 'revoked')
-				AND a.not_after >= @now
+				AND a.not_after >= @now AND a.key_destroyed_at IS NULL
 				AND (latest.number IS NULL OR latest.sequence < a.revocation_sequence OR latest.next_update < @ends)
 				AND (a.deleted_at IS NULL
 					OR EXISTS (SELECT 1 FROM certificates c WHERE c.issuer_id = a.id AND c.not_after >= @now)

@@ -125,11 +125,12 @@ func (db *DB) closePools() error {
 	return errors.Join(errs...)
 }
 
-// read runs a query.
+// read runs a query, again if a migration came between. It must not leave anything behind that a second run would trip
+// over.
 func (db *DB) read(ctx context.Context, op string, query func(q *gorm.DB) error) (err error) {
 	start := time.Now()
 	defer func() { db.observe(op, time.Since(start), err) }()
-	return db.classify(query(db.reader.WithContext(ctx)))
+	return db.classify(retry(ctx, func() error { return query(db.reader.WithContext(ctx)) }))
 }
 
 // write runs a transaction, again if it lost against another one. The function may therefore run more than once and

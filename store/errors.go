@@ -25,6 +25,9 @@ const (
 	uniqueViolation      = "23505"
 	foreignKeyViolation  = "23503"
 	badCharacter         = "22021"
+	// stalePlan is what a prepared statement answers once after another process migrated its table; the driver then
+	// prepares it anew.
+	stalePlan = "0A000"
 )
 
 // maxAttempts bounds how often a transaction that lost against another one is tried.
@@ -66,12 +69,12 @@ func isUnavailable(err error) bool {
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
 }
 
-// retry runs a transaction again when the database undid it in favor of another one.
+// retry runs a transaction again when the database undid it in favor of another one, or of a migration.
 func retry(ctx context.Context, transaction func() error) error {
 	for attempt := 1; ; attempt++ {
 		err := transaction()
 		var pg *pgconn.PgError
-		lost := errors.As(err, &pg) && (pg.Code == serializationFailure || pg.Code == deadlockDetected)
+		lost := errors.As(err, &pg) && (pg.Code == serializationFailure || pg.Code == deadlockDetected || pg.Code == stalePlan)
 		if !lost || attempt == maxAttempts {
 			return err
 		}

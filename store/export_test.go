@@ -60,6 +60,9 @@ func (db *DB) CheckVersion1(t *testing.T) {
 	if err != nil || c.Name != "Root" || !c.AllowLeafCerts || string(c.Certificate) != string(blob) || !c.NotAfter.Equal(day) {
 		t.Errorf("CA is %+v, %v", c, err)
 	}
+	if c.Token != "" || c.Proof != (ca.KeyProof{}) || c.DrillClaimedAt != nil || c.KeyDestroyedAt != nil {
+		t.Errorf("of the key of an older CA it is known: %+v", c)
+	}
 	leaf, err := db.Certificate(ctx, 1)
 	if err != nil || leaf.State != ca.Valid || leaf.Serial != "1f" || string(leaf.SealedKey) != string(blob) {
 		t.Errorf("certificate is %+v, %v", leaf, err)

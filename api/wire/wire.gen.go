@@ -10,11 +10,19 @@ import (
 // Defines values for AuditAction.
 const (
 	AuditActionCAAbandon            AuditAction = "ca_abandon"
+	AuditActionCAAdopt              AuditAction = "ca_adopt"
 	AuditActionCACreate             AuditAction = "ca_create"
 	AuditActionCADelete             AuditAction = "ca_delete"
 	AuditActionCAExportPrivateKey   AuditAction = "ca_export_private_key"
+	AuditActionCAKeyAccept          AuditAction = "ca_key_accept"
+	AuditActionCAKeyDestroy         AuditAction = "ca_key_destroy"
+	AuditActionCAKeyDrill           AuditAction = "ca_key_drill"
+	AuditActionCAKeyEvidence        AuditAction = "ca_key_evidence"
+	AuditActionCAKeyRefuse          AuditAction = "ca_key_refuse"
+	AuditActionCALock               AuditAction = "ca_lock"
 	AuditActionCAReserve            AuditAction = "ca_reserve"
 	AuditActionCARevoke             AuditAction = "ca_revoke"
+	AuditActionCAUnlock             AuditAction = "ca_unlock"
 	AuditActionCAUpdate             AuditAction = "ca_update"
 	AuditActionCRLPublish           AuditAction = "crl_publish"
 	AuditActionCertAbandon          AuditAction = "cert_abandon"
@@ -22,6 +30,9 @@ const (
 	AuditActionCertExportPrivateKey AuditAction = "cert_export_private_key"
 	AuditActionCertReserve          AuditAction = "cert_reserve"
 	AuditActionCertRevoke           AuditAction = "cert_revoke"
+	AuditActionKekDestroy           AuditAction = "kek_destroy"
+	AuditActionKekRotate            AuditAction = "kek_rotate"
+	AuditActionKeyReseal            AuditAction = "key_reseal"
 	AuditActionLoginFailure         AuditAction = "login_failure"
 	AuditActionLoginSuccess         AuditAction = "login_success"
 	AuditActionLogout               AuditAction = "logout"
@@ -31,6 +42,7 @@ const (
 	AuditActionOrgRemoveUser        AuditAction = "org_remove_user"
 	AuditActionOrgUpdate            AuditAction = "org_update"
 	AuditActionSessionsInvalidate   AuditAction = "sessions_invalidate"
+	AuditActionTokenPin             AuditAction = "token_pin"
 	AuditActionTokenRefresh         AuditAction = "token_refresh"
 	AuditActionUserCreate           AuditAction = "user_create"
 	AuditActionUserDelete           AuditAction = "user_delete"
@@ -42,15 +54,31 @@ func (e AuditAction) Valid() bool {
 	switch e {
 	case AuditActionCAAbandon:
 		return true
+	case AuditActionCAAdopt:
+		return true
 	case AuditActionCACreate:
 		return true
 	case AuditActionCADelete:
 		return true
 	case AuditActionCAExportPrivateKey:
 		return true
+	case AuditActionCAKeyAccept:
+		return true
+	case AuditActionCAKeyDestroy:
+		return true
+	case AuditActionCAKeyDrill:
+		return true
+	case AuditActionCAKeyEvidence:
+		return true
+	case AuditActionCAKeyRefuse:
+		return true
+	case AuditActionCALock:
+		return true
 	case AuditActionCAReserve:
 		return true
 	case AuditActionCARevoke:
+		return true
+	case AuditActionCAUnlock:
 		return true
 	case AuditActionCAUpdate:
 		return true
@@ -65,6 +93,12 @@ func (e AuditAction) Valid() bool {
 	case AuditActionCertReserve:
 		return true
 	case AuditActionCertRevoke:
+		return true
+	case AuditActionKekDestroy:
+		return true
+	case AuditActionKekRotate:
+		return true
+	case AuditActionKeyReseal:
 		return true
 	case AuditActionLoginFailure:
 		return true
@@ -84,6 +118,8 @@ func (e AuditAction) Valid() bool {
 		return true
 	case AuditActionSessionsInvalidate:
 		return true
+	case AuditActionTokenPin:
+		return true
 	case AuditActionTokenRefresh:
 		return true
 	case AuditActionUserCreate:
@@ -91,6 +127,24 @@ func (e AuditAction) Valid() bool {
 	case AuditActionUserDelete:
 		return true
 	case AuditActionUserUpdate:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for CACreateAcceptKeyGrade.
+const (
+	CACreateAcceptKeyGradeAsserted CACreateAcceptKeyGrade = "asserted"
+	CACreateAcceptKeyGradeImported CACreateAcceptKeyGrade = "imported"
+)
+
+// Valid indicates whether the value is a known member of the CACreateAcceptKeyGrade enum.
+func (e CACreateAcceptKeyGrade) Valid() bool {
+	switch e {
+	case CACreateAcceptKeyGradeAsserted:
+		return true
+	case CACreateAcceptKeyGradeImported:
 		return true
 	default:
 		return false
@@ -142,6 +196,24 @@ func (e CertificateType) Valid() bool {
 	}
 }
 
+// Defines values for EvidenceFormat.
+const (
+	EvidenceFormatDer  EvidenceFormat = "der"
+	EvidenceFormatJSON EvidenceFormat = "json"
+)
+
+// Valid indicates whether the value is a known member of the EvidenceFormat enum.
+func (e EvidenceFormat) Valid() bool {
+	switch e {
+	case EvidenceFormatDer:
+		return true
+	case EvidenceFormatJSON:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for HealthStatus.
 const (
 	HealthStatusOk HealthStatus = "ok"
@@ -151,6 +223,105 @@ const (
 func (e HealthStatus) Valid() bool {
 	switch e {
 	case HealthStatusOk:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for KeyAttackOutcome.
+const (
+	KeyAttackOutcomeInconclusive  KeyAttackOutcome = "inconclusive"
+	KeyAttackOutcomeNotApplicable KeyAttackOutcome = "not-applicable"
+	KeyAttackOutcomeRefused       KeyAttackOutcome = "refused"
+	KeyAttackOutcomeYielded       KeyAttackOutcome = "yielded"
+)
+
+// Valid indicates whether the value is a known member of the KeyAttackOutcome enum.
+func (e KeyAttackOutcome) Valid() bool {
+	switch e {
+	case KeyAttackOutcomeInconclusive:
+		return true
+	case KeyAttackOutcomeNotApplicable:
+		return true
+	case KeyAttackOutcomeRefused:
+		return true
+	case KeyAttackOutcomeYielded:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for KeyDrillTrigger.
+const (
+	KeyDrillTriggerAdopt    KeyDrillTrigger = "adopt"
+	KeyDrillTriggerCreate   KeyDrillTrigger = "create"
+	KeyDrillTriggerRequest  KeyDrillTrigger = "request"
+	KeyDrillTriggerSchedule KeyDrillTrigger = "schedule"
+	KeyDrillTriggerStartup  KeyDrillTrigger = "startup"
+)
+
+// Valid indicates whether the value is a known member of the KeyDrillTrigger enum.
+func (e KeyDrillTrigger) Valid() bool {
+	switch e {
+	case KeyDrillTriggerAdopt:
+		return true
+	case KeyDrillTriggerCreate:
+		return true
+	case KeyDrillTriggerRequest:
+		return true
+	case KeyDrillTriggerSchedule:
+		return true
+	case KeyDrillTriggerStartup:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for KeyGrade.
+const (
+	KeyGradeAsserted   KeyGrade = "asserted"
+	KeyGradeAttested   KeyGrade = "attested"
+	KeyGradeDrilled    KeyGrade = "drilled"
+	KeyGradeExportable KeyGrade = "exportable"
+	KeyGradeImported   KeyGrade = "imported"
+)
+
+// Valid indicates whether the value is a known member of the KeyGrade enum.
+func (e KeyGrade) Valid() bool {
+	switch e {
+	case KeyGradeAsserted:
+		return true
+	case KeyGradeAttested:
+		return true
+	case KeyGradeDrilled:
+		return true
+	case KeyGradeExportable:
+		return true
+	case KeyGradeImported:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for KeyGradeAcceptAccept.
+const (
+	KeyGradeAcceptAcceptAsserted KeyGradeAcceptAccept = "asserted"
+	KeyGradeAcceptAcceptDrilled  KeyGradeAcceptAccept = "drilled"
+	KeyGradeAcceptAcceptImported KeyGradeAcceptAccept = "imported"
+)
+
+// Valid indicates whether the value is a known member of the KeyGradeAcceptAccept enum.
+func (e KeyGradeAcceptAccept) Valid() bool {
+	switch e {
+	case KeyGradeAcceptAcceptAsserted:
+		return true
+	case KeyGradeAcceptAcceptDrilled:
+		return true
+	case KeyGradeAcceptAcceptImported:
 		return true
 	default:
 		return false
@@ -267,10 +438,25 @@ type CA struct {
 
 	// IsRoot Whether it is self-signed.
 	IsRoot bool `json:"is_root"`
+
+	// Token Name of the token with the key, in the configuration of the server.
+	Token string `json:"token"`
+
+	// KeyGrade `exportable`, `imported`, `asserted`, `drilled` or `attested`, by the last drill; null before the first.
+	KeyGrade *string `json:"key_grade"`
+
+	// KeyLocked Why the CA issues no certificates; null when it may. Its CRLs go on.
+	KeyLocked *string `json:"key_locked"`
+
+	// KeyGradeAccepted Lower grade that a superuser has accepted, `imported` or `asserted`; null for none.
+	KeyGradeAccepted *string `json:"key_grade_accepted"`
 }
 
 // CACreate defines model for CACreate.
 type CACreate struct {
+	// AcceptKeyGrade Lowest grade of the key that is accepted, for tokens whose keys cannot be `drilled`. Superusers only.
+	AcceptKeyGrade *CACreateAcceptKeyGrade `json:"accept_key_grade,omitempty"`
+
 	// AllowLeafCerts Whether it issues leaf certificates. Default: true, until it has a child.
 	AllowLeafCerts *bool `json:"allow_leaf_certs,omitempty"`
 
@@ -296,9 +482,15 @@ type CACreate struct {
 	// SubjectDN Distinguished name (RFC 4514).
 	SubjectDN string `json:"subject_dn"`
 
+	// Token Name of the configured token that makes the key. Default: the default token.
+	Token *string `json:"token,omitempty"`
+
 	// ValidDays Cut to the end of the parent.
 	ValidDays *int `json:"valid_days,omitempty"`
 }
+
+// CACreateAcceptKeyGrade Lowest grade of the key that is accepted, for tokens whose keys cannot be `drilled`. Superusers only.
+type CACreateAcceptKeyGrade string
 
 // CACreated A new certificate authority.
 type CACreated struct {
@@ -421,6 +613,9 @@ type CertificateWithKey struct {
 	PrivateKey *string `json:"private_key"`
 }
 
+// EvidenceFormat defines model for EvidenceFormat.
+type EvidenceFormat string
+
 // FieldProblem One malformed part of a request.
 type FieldProblem struct {
 	// Type Machine-readable kind.
@@ -450,6 +645,65 @@ type Health struct {
 
 // HealthStatus `ok`.
 type HealthStatus string
+
+// KeyAttack One attempt to get at a private key.
+type KeyAttack struct {
+	// Name Example: wrap-CKM_AES_KEY_WRAP
+	Name string `json:"name"`
+
+	// Call The PKCS#11 function.
+	//
+	// Example: C_WrapKey
+	Call string `json:"call"`
+
+	// Target `key`, or `canary`: a throwaway key of the same template.
+	Target  string           `json:"target"`
+	Outcome KeyAttackOutcome `json:"outcome"`
+
+	// Result What the token answered.
+	//
+	// Example: CKR_KEY_UNEXTRACTABLE
+	Result string `json:"result"`
+}
+
+// KeyAttackOutcome defines model for KeyAttack.Outcome.
+type KeyAttackOutcome string
+
+// KeyDrill Attacks on the key of a CA.
+type KeyDrill struct {
+	At time.Time `json:"at"`
+
+	// Trigger What caused the drill.
+	Trigger KeyDrillTrigger `json:"trigger"`
+
+	// Grade How well a key is known to be unable to leave its token, lowest first: the token says that it can; it cannot now; it never could, says the token; and every attack failed; and the vendor of the token has signed so.
+	Grade KeyGrade `json:"grade"`
+
+	// Conclusive False when the token failed in a way that says nothing of the key; nothing changed then.
+	Conclusive bool `json:"conclusive"`
+
+	// Reasons For the grade, in words.
+	Reasons []string    `json:"reasons"`
+	Attacks []KeyAttack `json:"attacks"`
+}
+
+// KeyDrillTrigger What caused the drill.
+type KeyDrillTrigger string
+
+// KeyGrade How well a key is known to be unable to leave its token, lowest first: the token says that it can; it cannot now; it never could, says the token; and every attack failed; and the vendor of the token has signed so.
+type KeyGrade string
+
+// KeyGradeAccept defines model for KeyGradeAccept.
+type KeyGradeAccept struct {
+	// Accept `drilled` withdraws.
+	Accept KeyGradeAcceptAccept `json:"accept"`
+
+	// Reason Shown in the audit trail and in the evidence.
+	Reason string `json:"reason"`
+}
+
+// KeyGradeAcceptAccept `drilled` withdraws.
+type KeyGradeAcceptAccept string
 
 // KeyType Algorithm of a key.
 type KeyType string
@@ -738,6 +992,15 @@ type ListCAsParams struct {
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
+// GetKeyEvidenceParams defines parameters for GetKeyEvidence.
+type GetKeyEvidenceParams struct {
+	// Nonce Repeated in the document, to show that it is fresh. Printable ASCII.
+	Nonce *string `form:"nonce,omitempty" json:"nonce,omitempty"`
+
+	// Format `json` is for people and holds the other form too, `der` is for machines.
+	Format *EvidenceFormat `form:"format,omitempty" json:"format,omitempty"`
+}
+
 // ListCertificatesParams defines parameters for ListCertificates.
 type ListCertificatesParams struct {
 	// CAID Only what this CA issued.
@@ -812,6 +1075,9 @@ type LoginFormdataRequestBody = LoginForm
 
 // CreateCAJSONRequestBody defines body for CreateCA for application/json ContentType.
 type CreateCAJSONRequestBody = CACreate
+
+// AcceptKeyGradeJSONRequestBody defines body for AcceptKeyGrade for application/json ContentType.
+type AcceptKeyGradeJSONRequestBody = KeyGradeAccept
 
 // RevokeCAJSONRequestBody defines body for RevokeCA for application/json ContentType.
 type RevokeCAJSONRequestBody = RevokeRequest

@@ -36,6 +36,7 @@ type authority struct {
 	sequence  int64 // of revocations
 	crlNumber int64 // the last one given out
 	crls      []ca.CRL
+	drills    []ca.KeyDrill // oldest first
 }
 
 var _ ca.Store = (*Memory)(nil)
@@ -230,6 +231,8 @@ func (m *Memory) Reserve(ctx context.Context, c ca.Certificate, e audit.Event) (
 	switch {
 	case !ok || issuer.State != ca.Valid || issuer.DeletedAt != nil:
 		return 0, fault.New(fault.Conflict, "CA %d is revoked or deleted", c.IssuerID)
+	case issuer.Proof.Locked != "":
+		return 0, fault.New(fault.Conflict, "CA %d is locked", c.IssuerID)
 	case c.Type != policy.CA && !issuer.AllowLeafCerts:
 		return 0, fault.New(fault.Conflict, "CA %d does not allow leaf certificate issuance", c.IssuerID)
 	case m.serialTaken(c.IssuerID, c.Serial):

@@ -26,7 +26,8 @@ func (m *Memory) CreateCA(ctx context.Context, c ca.CA, e audit.Event) (ca.CA, e
 	}
 	c.ID, c.State = int64(len(m.authorities))+1, ca.Pending
 	c.PublicKey, c.Serial, c.TBS, c.Certificate = nil, "", nil, nil
-	c.Revocation, c.DeletedAt = ca.Revocation{}, nil
+	c.Revocation, c.DeletedAt, c.DrillClaimedAt, c.KeyDestroyedAt = ca.Revocation{}, nil, nil, nil
+	c.Proof = ca.KeyProof{Accepted: accepted(c.Proof.Accepted)}
 	c.NotBefore, c.NotAfter = instant(c.NotBefore), instant(c.NotAfter)
 	c.CreatedAt, c.UpdatedAt = m.dates(c.CreatedAt)
 	m.authorities[c.ID] = &authority{CA: c}
@@ -40,27 +41,36 @@ func (m *Memory) ReserveCA(ctx context.Context, c ca.CA, e audit.Event) error {
 		return err
 	}
 	defer m.mu.Unlock()
+	if err := m.reserveCA(c); err != nil {
+		return err
+	}
+	m.append(e, c.ID)
+	return nil
+}
+
+func (m *Memory) reserveCA(c ca.CA) error {
 	a, ok := m.authorities[c.ID]
 	if !ok || a.State != ca.Pending || a.Serial != "" {
 		return fault.New(fault.Conflict, "CA is not pending, or already reserved")
 	}
 	if a.ParentID != nil {
-		if parent := m.authorities[*a.ParentID]; parent.State != ca.Valid || parent.DeletedAt != nil {
+		switch parent := m.authorities[*a.ParentID]; {
+		case parent.State != ca.Valid || parent.DeletedAt != nil:
 			return fault.New(fault.Conflict, "CA %d is revoked or deleted", *a.ParentID)
-		}
-		if m.serialTaken(*a.ParentID, c.Serial) {
+		case parent.Proof.Locked != "":
+			return fault.New(fault.Conflict, "CA %d is locked", *a.ParentID)
+		case m.serialTaken(*a.ParentID, c.Serial):
 			return fault.New(fault.Conflict, "Serial number is already in use")
 		}
 	}
 	for _, other := range m.authorities {
-		if bytes.Equal(other.PublicKey, c.PublicKey) {
+		if other.State != ca.Abandoned && bytes.Equal(other.PublicKey, c.PublicKey) {
 			return fault.New(fault.Conflict, "Public key is already in use")
 		}
 	}
 	a.SubjectDN, a.PublicKey, a.Serial, a.TBS, a.ValidDays = c.SubjectDN, c.PublicKey, c.Serial, c.TBS, c.ValidDays
 	a.NotBefore, a.NotAfter, a.PathLength = instant(c.NotBefore), instant(c.NotAfter), c.PathLength
 	a.UpdatedAt = m.now()
-	m.append(e, c.ID)
 	return nil
 }
 
@@ -70,6 +80,15 @@ func (m *Memory) CompleteCA(ctx context.Context, id int64, der []byte, e audit.E
 		return ca.CA{}, err
 	}
 	defer m.mu.Unlock()
+	c, err := m.completeCA(id, der)
+	if err != nil {
+		return ca.CA{}, err
+	}
+	m.append(e, id)
+	return c, nil
+}
+
+func (m *Memory) completeCA(id int64, der []byte) (ca.CA, error) {
 	a, ok := m.authorities[id]
 	if !ok || a.State != ca.Pending || a.Serial == "" {
 		return ca.CA{}, fault.New(fault.Conflict, "CA is not reserved, or already completed")
@@ -78,7 +97,6 @@ func (m *Memory) CompleteCA(ctx context.Context, id int64, der []byte, e audit.E
 	if a.ParentID != nil {
 		m.authorities[*a.ParentID].AllowLeafCerts = false
 	}
-	m.append(e, id)
 	return a.CA, nil
 }
 
@@ -223,7 +241,7 @@ func (m *Memory) StaleCRLs(ctx context.Context, endsBefore, now time.Time) ([]in
 	}
 	defer m.mu.Unlock()
 	var ids []int64
-	for _, a := range byID(m.authorities, authorityID, func(a *authority) bool { return exists(a.State) && !a.NotAfter.Before(now) }) {
+	for _, a := range byID(m.authorities, authorityID, func(a *authority) bool { return exists(a.State) && a.KeyDestroyedAt == nil && !a.NotAfter.Before(now) }) {
 		latest, ok := a.latest()
 		stale := !ok || latest.Sequence < a.sequence || latest.NextUpdate.Before(endsBefore)
 		if stale && (a.DeletedAt == nil || m.hasUnexpired(a.ID, now)) {

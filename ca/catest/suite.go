@@ -28,6 +28,9 @@ func Suite(t *testing.T, newStore func(t *testing.T) ca.Store) {
 		"stale crl":   staleTests,
 		"audit":       auditTests,
 		"race":        raceTests,
+		"proof":       proofTests,
+		"adopt":       adoptTests,
+		"seal":        sealTests,
 	}
 	for group, cases := range tests {
 		for name, test := range cases {
@@ -87,7 +90,7 @@ func (f fixture) plan(parent *int64) ca.CA {
 		Name: fmt.Sprintf("CA number %d", n), Description: ptr("for tests"), SubjectDN: fmt.Sprintf("CN=CA %d", n),
 		KeyType: policy.EC, KeySize: 256, ValidDays: 3650, ParentID: parent, PathLength: ptr(2), AllowLeafCerts: true,
 		CRLBaseURL: ptr("https://pki.example"), OrganizationID: ptr(int64(3)), CreatedBy: ptr(int64(7)),
-		KeyID: fmt.Appendf(nil, "key id %09d", n), NotBefore: now, NotAfter: now.AddDate(10, 0, 0),
+		Token: "main", KeyID: fmt.Appendf(nil, "key id %09d", n), NotBefore: now, NotAfter: now.AddDate(10, 0, 0),
 		State: ca.Pending, CreatedAt: now, UpdatedAt: now,
 	}
 }

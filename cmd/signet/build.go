@@ -37,13 +37,13 @@ type server struct {
 	now       func() time.Time
 	metrics   *metrics
 	db        *store.DB
-	token     *keystore.Token
+	tokens    *keystore.Set
 	keys      ca.Keys
 	authority *ca.Authority
 	people    *identity.Service
 	ready     *readiness
 	handler   http.Handler
-	label     string // of the token
+	labels    string // of the tokens, for people
 	exclusive bool   // no other process uses the database
 }
 
@@ -73,21 +73,15 @@ func (p *program) build(ctx context.Context, log *slog.Logger, addr net.Addr) (_
 	if err != nil {
 		return nil, err
 	}
-	token, err := c.tokenConfig(log)
-	if err != nil {
-		return nil, err
-	}
-	token.Observe = s.metrics.token
 	if s.db, err = openDatabase(ctx, c, log, p.now, func(op string, took time.Duration, _ error) {
 		s.metrics.database.WithLabelValues(op).Observe(took.Seconds())
 	}); err != nil {
 		return nil, err
 	}
-	if s.token, err = keystore.Open(ctx, token); err != nil {
-		return nil, fmt.Errorf("open token %q: %w", token.Token, err)
+	if err := s.openTokens(ctx, c); err != nil {
+		return nil, err
 	}
-
-	s.keys, s.label = p.keys(s.token), token.Token
+	s.keys = p.keys(s.tokens)
 
 	base, guessed := c.publicURL(addr)
 	if guessed {
@@ -95,7 +89,8 @@ func (p *program) build(ctx context.Context, log *slog.Logger, addr net.Addr) (_
 	}
 	s.authority = ca.New(ca.Config{
 		Store: p.store(s.db), Keys: s.keys, PublicURL: base,
-		CRLValidity: c.CRLValidity, CRLRefresh: c.CRLRefresh, Now: p.now, Hooks: s.metrics.hooks(s.failed),
+		CRLValidity: c.CRLValidity, CRLRefresh: c.CRLRefresh, DrillInterval: drillInterval, Version: programVersion(),
+		Now: p.now, Hooks: s.metrics.hooks(s.failed),
 	})
 	if s.people, err = identity.New(identity.Config{
 		Store: s.db, Secret: secret, AccessTTL: c.AccessTokenTTL, RefreshTTL: c.RefreshTokenTTL,
@@ -107,7 +102,7 @@ func (p *program) build(ctx context.Context, log *slog.Logger, addr net.Addr) (_
 		log: log,
 		components: []component{
 			{name: "database", failure: "the database does not answer", check: s.db.Ping},
-			{name: "token", failure: "the token does not sign", check: s.checkToken},
+			{name: "token", failure: "the token does not sign", check: s.checkTokens, reason: keystore.Reason},
 		},
 		observe: s.metrics.component,
 	}
@@ -126,25 +121,12 @@ func (p *program) store(db *store.DB) ca.Store {
 	return db
 }
 
-func (p *program) keys(token *keystore.Token) ca.Keys {
-	keys := &tokenKeys{token: token, sync: p.config.syncToken}
+func (p *program) keys(tokens *keystore.Set) ca.Keys {
+	keys := &tokenKeys{tokens: tokens, sync: p.config.syncToken}
 	if p.wrapKeys != nil {
 		return p.wrapKeys(keys)
 	}
 	return keys
-}
-
-// checkToken makes a signature and counts the sessions.
-func (s *server) checkToken(ctx context.Context) error {
-	if err := s.token.Check(ctx); err != nil {
-		return err
-	}
-	info, err := s.token.Info(ctx)
-	if err != nil {
-		return err
-	}
-	s.metrics.sessions.Set(float64(info.Sessions))
-	return nil
 }
 
 // failed reports background work that will be tried again.
@@ -160,9 +142,9 @@ func (s *server) metricsHandler() http.Handler {
 // close closes what build opened, the token first: nothing signs without a database to record it.
 func (s *server) close() error {
 	var all []error
-	if s.token != nil {
-		if err := s.token.Close(); err != nil {
-			all = append(all, fmt.Errorf("close token: %w", err))
+	if s.tokens != nil {
+		if err := s.tokens.Close(); err != nil {
+			all = append(all, fmt.Errorf("close tokens: %w", err))
 		}
 	}
 	if s.db != nil {

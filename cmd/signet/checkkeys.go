@@ -24,27 +24,31 @@ func (s *server) checkKeys(ctx context.Context, acceptMissing bool) error {
 			return fmt.Errorf("check the keys of the CAs: %w", err)
 		}
 		for _, c := range found {
-			all, page.After = all+1, c.ID
-			_, err := s.keys.Signer(ctx, c.KeyID, c.PublicKey)
+			page.After = c.ID
+			if c.KeyDestroyedAt != nil {
+				continue
+			}
+			all++
+			_, err := s.keys.Signer(ctx, c.KeyRef())
 			switch {
 			case err == nil:
 				continue
 			case fault.Is(err, fault.Unavailable) || ctx.Err() != nil:
-				s.log.Warn("the keys of the CAs were not all looked for: the token is not available", "token", s.label, "error", err)
+				s.log.Warn("the keys of the CAs were not all looked for: the token is not available", "error", err)
 				return nil
 			case errors.Is(err, keystore.ErrNotFound), errors.Is(err, keystore.ErrMismatch):
 				absent++
 			}
 			s.log.Error("a CA cannot sign: its key in the token is missing, another one, or unfit", "ca_id", c.ID, "name", c.Name,
-				"key_id", fmt.Sprintf("%x", c.KeyID), "token", s.label, "error", err)
+				"key_id", fmt.Sprintf("%x", c.KeyID), "error", err)
 		}
 		if len(found) < keysPerPage {
 			break
 		}
 	}
 	if all > 0 && absent == all && !acceptMissing {
-		return fmt.Errorf("token %q has the key of none of the %d CAs in the database: this is not the token of this database; "+
-			"start with the token that belongs to it, or restore it (--accept-missing-ca-keys starts all the same)", s.label, all)
+		return fmt.Errorf("token %s has the key of none of the %d CAs in the database: this is not the token of this database; "+
+			"start with the token that belongs to it, or restore it (--accept-missing-ca-keys starts all the same)", s.labels, all)
 	}
 	return nil
 }

@@ -20,11 +20,12 @@ import (
 func (s *site) dataDir() string { return s.args[slices.Index(s.args, "--data-dir")+1] }
 
 // refuses starts a server that is expected to end by itself with exit code 1, and returns what it said.
-func (s *site) refuses() string {
+func (s *site) refuses(env ...string) string {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "signet", append([]string{"serve"}, s.args...)...)
+	cmd.Env = append(os.Environ(), env...)
 	said, _ := cmd.CombinedOutput() // its verdict is the exit code
 	if code := cmd.ProcessState.ExitCode(); code != exitFailed {
 		s.t.Fatalf("exit code %d, want %d:\n%s", code, exitFailed, said)

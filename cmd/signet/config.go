@@ -35,8 +35,10 @@ type Config struct {
 	PKCS11Token       string        `name:"pkcs11-token" env:"SIGNET_PKCS11_TOKEN" placeholder:"LABEL" group:"Token" help:"Label of the token. Needed with --pkcs11-module, where the token must exist. Without a module, the label of the token made in the data folder; default: signet."`
 	PKCS11PINFile     string        `name:"pkcs11-pin-file" env:"SIGNET_PKCS11_PIN_FILE" placeholder:"FILE" group:"Token" help:"File with the user PIN of the token; SIGNET_PKCS11_PIN is accepted instead. Needed with --pkcs11-module. Without a module, 4 to 255 characters for the token made in the data folder; default: random and kept there. The PIN is never an argument."`
 	PKCS11InitArgs    string        `name:"pkcs11-init-args" env:"SIGNET_PKCS11_INIT_ARGS" placeholder:"STRING" group:"Token" help:"String given to C_Initialize; NSS softokn needs one."`
-	PKCS11MaxSessions int           `name:"pkcs11-max-sessions" env:"SIGNET_PKCS11_MAX_SESSIONS" default:"0" placeholder:"N" group:"Token" help:"Upper bound of parallel token sessions; 0 means two for each processor, at least 4."`
+	PKCS11MaxSessions int           `name:"pkcs11-max-sessions" env:"SIGNET_PKCS11_MAX_SESSIONS" default:"0" placeholder:"N" group:"Token" help:"Upper bound of parallel token sessions, opened as they are needed; 0 means 32, or four for each processor if that is more."`
 	PKCS11Timeout     time.Duration `name:"pkcs11-timeout" env:"SIGNET_PKCS11_TIMEOUT" default:"10s" group:"Token" help:"Deadline of one token operation; making a key may take six times as long."`
+	PKCS11Patience    time.Duration `name:"pkcs11-patience" env:"SIGNET_PKCS11_PATIENCE" default:"3s" group:"Token" help:"How long requests wait for a token that went away before they answer 503. Once it has been away for longer they answer at once."`
+	Tokens            furtherTokens `name:"tokens" env:"SIGNET_TOKENS" placeholder:"YAML" group:"Token" help:"Further tokens by name: a YAML mapping of names to module, token, pin-file and, optionally, init-args, max-sessions and timeout, as a mapping in the settings file, as text, or @FILE. The token of the settings above is named default. A CA is made on the token that it asks for; one whose key several tokens hold signs on another one while its own is away."`
 	AcceptMissingKeys bool          `name:"accept-missing-ca-keys" env:"SIGNET_ACCEPT_MISSING_CA_KEYS" default:"false" group:"Token" help:"Start although the token has the key of none of the CAs in the database: for a database whose CA keys were destroyed on purpose."`
 
 	CRLValidity time.Duration `name:"crl-validity" env:"SIGNET_CRL_VALIDITY" default:"168h" group:"Revocation lists" help:"From a list's thisUpdate to its nextUpdate."`
@@ -83,7 +85,7 @@ func (c *Config) check() error {
 		return usagef("--password-cost must be between 4 and 31")
 	}
 	for name, d := range map[string]time.Duration{
-		"shutdown-timeout": c.ShutdownTimeout, "pkcs11-timeout": c.PKCS11Timeout,
+		"shutdown-timeout": c.ShutdownTimeout, "pkcs11-timeout": c.PKCS11Timeout, "pkcs11-patience": c.PKCS11Patience,
 		"crl-validity": c.CRLValidity, "crl-refresh": c.CRLRefresh,
 		"access-token-ttl": c.AccessTokenTTL, "refresh-token-ttl": c.RefreshTokenTTL,
 	} {

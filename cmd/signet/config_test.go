@@ -53,11 +53,11 @@ func TestDefaultsAreThoseOfTheContract(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Config{
-		DataDir: "./var", Listen: "127.0.0.1:8000", ShutdownTimeout: 30 * time.Second, PKCS11Timeout: 10 * time.Second,
+		DataDir: "./var", Listen: "127.0.0.1:8000", ShutdownTimeout: 30 * time.Second, PKCS11Timeout: 10 * time.Second, PKCS11Patience: 3 * time.Second,
 		CRLValidity: 168 * time.Hour, CRLRefresh: 24 * time.Hour, LoginRate: loginRate{Attempts: 5, Per: time.Minute},
 		AccessTokenTTL: 15 * time.Minute, RefreshTokenTTL: 24 * time.Hour, PasswordCost: 12, LogLevel: "info", LogFormat: "text",
 	}
-	if c != want {
+	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
 	}
 }
@@ -93,7 +93,7 @@ func TestAnEmptyVariableCountsAsUnset(t *testing.T) {
 	for field := range reflect.TypeFor[Config]().Fields() {
 		t.Setenv(field.Tag.Get("env"), "")
 	}
-	if c, err := settings(); err != nil || c != want {
+	if c, err := settings(); err != nil || !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v, %v\nwant %+v", c, err, want)
 	}
 	path := file(t, "listen: 127.0.0.1:1\npkcs11-timeout: 1s\n")

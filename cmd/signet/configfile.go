@@ -84,11 +84,18 @@ func parseConfigFile(data []byte) (map[string]string, error) {
 		if !slices.Contains(names, key) {
 			return nil, fmt.Errorf("unknown setting %q", key)
 		}
-		switch value.(type) {
+		switch _, mapping := value.(map[string]any); value.(type) {
 		case string, bool, int, int64, uint64, float64:
 			values[key] = fmt.Sprint(value)
 		default:
-			return nil, fmt.Errorf("setting %q must be a single value", key)
+			if key != "tokens" || !mapping {
+				return nil, fmt.Errorf("setting %q must be a single value", key)
+			}
+			text, err := yaml.Marshal(value)
+			if err != nil {
+				return nil, fmt.Errorf("setting %q: %w", key, err)
+			}
+			values[key] = string(text)
 		}
 	}
 	return values, nil

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"signet/ca"
 	"signet/fault"
 	"signet/keystore"
 	"signet/policy"
@@ -50,14 +51,14 @@ func TestTheTokensErrorsBecomeFaults(t *testing.T) {
 
 func TestANewKeyIsOnDiskBeforeItIsUsed(t *testing.T) {
 	t.Parallel()
-	token, err := keystore.Open(t.Context(), softhsmtest.Token(t))
+	tokens, err := keystore.OpenSet(t.Context(), []keystore.Named{{Name: defaultToken, Config: softhsmtest.Token(t)}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { token.Close() })
+	t.Cleanup(func() { tokens.Close() })
 	synced, full := 0, errors.New("no space left on device")
 	var failure error
-	keys := &tokenKeys{token: token, sync: func() error { synced++; return failure }}
+	keys := &tokenKeys{tokens: tokens, sync: func() error { synced++; return failure }}
 	want := func(when string, times int, got, err error) {
 		t.Helper()
 		if synced != times || !errors.Is(got, err) {
@@ -65,7 +66,7 @@ func TestANewKeyIsOnDiskBeforeItIsUsed(t *testing.T) {
 		}
 	}
 	generate := func(id string) error {
-		_, err := keys.Generate(t.Context(), []byte(id), "ca", policy.KeySpec{Type: policy.EC, Size: 256})
+		_, err := keys.Generate(t.Context(), ca.KeyRequest{ID: []byte(id), Label: "ca", Spec: policy.KeySpec{Type: policy.EC, Size: 256}})
 		return err
 	}
 	seal := func() error {

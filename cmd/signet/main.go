@@ -37,11 +37,13 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 
 // commands is the command line. The words after it are each command's help.
 type commands struct {
-	Serve   serveCommand   `cmd:"" help:"Run the certificate authority."`
-	User    userCommands   `cmd:"" help:"Manage accounts, directly in the server's database."`
-	Migrate migrateCommand `cmd:"" help:"Bring the database to this program's schema and print its version."`
-	Health  healthCommand  `cmd:"" help:"Ask a running server whether it is ready; exit code 1 when it is not."`
-	Version versionCommand `cmd:"" help:"Print the version."`
+	Serve    serveCommand     `cmd:"" help:"Run the certificate authority."`
+	User     userCommands     `cmd:"" help:"Manage accounts, directly in the server's database."`
+	Evidence evidenceCommands `cmd:"" help:"Check what a server says of its CA keys, offline."`
+	Token    tokenCommands    `cmd:"" help:"Look after the tokens and the keys in them that are Signet's own, on the server itself."`
+	Migrate  migrateCommand   `cmd:"" help:"Bring the database to this program's schema and print its version."`
+	Health   healthCommand    `cmd:"" help:"Ask a running server whether it is ready; exit code 1 when it is not."`
+	Version  versionCommand   `cmd:"" help:"Print the version."`
 }
 
 // invocation is what every command gets: data goes to stdout, words to stderr.

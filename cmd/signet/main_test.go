@@ -19,7 +19,6 @@ import (
 
 	"signet/audit"
 	"signet/ca"
-	"signet/policy"
 	"signet/store/pgtest"
 )
 
@@ -127,13 +126,13 @@ func (s crashStore) CompleteCRL(ctx context.Context, c ca.CRL, e audit.Event) er
 
 type crashKeys struct{ ca.Keys }
 
-func (k crashKeys) Generate(ctx context.Context, id []byte, label string, spec policy.KeySpec) (crypto.Signer, error) {
-	key, err := around("Generate", func() (crypto.Signer, error) { return k.Keys.Generate(ctx, id, label, spec) })
+func (k crashKeys) Generate(ctx context.Context, r ca.KeyRequest) (crypto.Signer, error) {
+	key, err := around("Generate", func() (crypto.Signer, error) { return k.Keys.Generate(ctx, r) })
 	return crashSigner{key}, err
 }
 
-func (k crashKeys) Signer(ctx context.Context, id, publicKey []byte) (crypto.Signer, error) {
-	key, err := k.Keys.Signer(ctx, id, publicKey)
+func (k crashKeys) Signer(ctx context.Context, r ca.KeyRef) (crypto.Signer, error) {
+	key, err := k.Keys.Signer(ctx, r)
 	return crashSigner{key}, err
 }
 

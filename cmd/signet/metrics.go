@@ -8,6 +8,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"signet/ca"
+	"signet/evidence"
+	"signet/keystore"
 	"signet/policy"
 )
 
@@ -19,10 +21,14 @@ type metrics struct {
 	refused   *prometheus.CounterVec
 	published prometheus.Counter
 	crlTime   prometheus.Histogram
+	drills    *prometheus.CounterVec
+	locks     *prometheus.CounterVec
 	failures  *prometheus.CounterVec
 	tokenOps  *prometheus.CounterVec
 	tokenTime *prometheus.HistogramVec
-	sessions  prometheus.Gauge
+	sessions  *prometheus.GaugeVec
+	tokenUp   *prometheus.GaugeVec
+	healed    *prometheus.GaugeVec
 	database  *prometheus.HistogramVec
 	ready     *prometheus.GaugeVec
 }
@@ -37,6 +43,9 @@ func newMetrics() *metrics {
 	histogram := func(name, help string, labels ...string) *prometheus.HistogramVec {
 		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: latencyBuckets}, labels)
 	}
+	gauge := func(name, help string) *prometheus.GaugeVec {
+		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, []string{"token"})
+	}
 	m := &metrics{
 		registry:  prometheus.NewRegistry(),
 		issued:    counter("signet_certificates_issued_total", "Certificates issued, CA certificates included.", "type"),
@@ -45,18 +54,22 @@ func newMetrics() *metrics {
 		published: prometheus.NewCounter(prometheus.CounterOpts{Name: "signet_crl_published_total", Help: "Revocation lists signed."}),
 		crlTime: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "signet_crl_publish_seconds", Help: "Time to sign and store a revocation list.", Buckets: latencyBuckets}),
+		drills:    counter("signet_ca_key_drills_total", "Attacks on CA keys, by what caused them and the grade that followed.", "trigger", "grade"),
+		locks:     counter("signet_ca_locks_total", "CAs locked or unlocked because of the grade of their key.", "state"),
 		failures:  counter("signet_background_failures_total", "Background work that failed and will be tried again.", "task"),
-		tokenOps:  counter("signet_token_operations_total", "Operations of the PKCS#11 token.", "op", "result"),
-		tokenTime: histogram("signet_token_operation_seconds", "Duration of token operations, waiting for a session included.", "op"),
-		sessions:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "signet_token_sessions", Help: "Token sessions open at the last health check."}),
+		tokenOps:  counter("signet_token_operations_total", "Operations of the PKCS#11 tokens.", "token", "op", "result"),
+		tokenTime: histogram("signet_token_operation_seconds", "Duration of token operations, waiting for a session included.", "token", "op"),
+		sessions:  gauge("signet_token_sessions", "Token sessions open at the last health check."),
+		tokenUp:   gauge("signet_token_up", "1 when the token signed at its last health check."),
+		healed:    gauge("signet_token_recoveries", "Times since the start that the token was in doubt or away and was brought back: by a new session, a login, or a restart of its module."),
 		database:  histogram("signet_database_seconds", "Duration of database operations.", "op"),
 		ready: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "signet_ready", Help: "1 when the component passed its last health check."}, []string{"component"}),
 	}
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "signet_build_info", Help: "1, with the version as a label."}, []string{"version"})
 	build.WithLabelValues(programVersion()).Set(1)
-	m.registry.MustRegister(m.issued, m.revoked, m.refused, m.published, m.crlTime, m.failures, m.tokenOps, m.tokenTime,
-		m.sessions, m.database, m.ready, build,
+	m.registry.MustRegister(m.issued, m.revoked, m.refused, m.published, m.crlTime, m.drills, m.locks, m.failures, m.tokenOps, m.tokenTime,
+		m.sessions, m.tokenUp, m.healed, m.database, m.ready, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.startAtZero()
 	return m
@@ -70,10 +83,15 @@ func (m *metrics) startAtZero() {
 	for _, step := range []string{"permission", "policy", "lint", "token", "store"} {
 		m.refused.WithLabelValues(step)
 	}
-	for _, task := range []string{"crl", "reconcile", "prune"} {
+	for _, state := range lockStates {
+		m.locks.WithLabelValues(state)
+	}
+	for _, task := range []string{"crl", "reconcile", "prune", "drill"} {
 		m.failures.WithLabelValues(task)
 	}
 }
+
+var lockStates = map[bool]string{true: "locked", false: "unlocked"}
 
 // hooks connects the certificate authority's events; failed is told of background work that failed.
 func (m *metrics) hooks(failed func(task string, err error)) ca.Hooks {
@@ -85,25 +103,39 @@ func (m *metrics) hooks(failed func(task string, err error)) ca.Hooks {
 			m.published.Inc()
 			m.crlTime.Observe(took.Seconds())
 		},
-		Failed: failed,
+		Drilled: func(t ca.Trigger, g evidence.Grade) { m.drills.WithLabelValues(string(t), string(g)).Inc() },
+		Locked:  func(locked bool) { m.locks.WithLabelValues(lockStates[locked]).Inc() },
+		Failed:  failed,
 	}
 }
 
 // token observes one operation of the token.
-func (m *metrics) token(op string, took time.Duration, err error) {
+func (m *metrics) token(name, op string, took time.Duration, err error) {
 	result := "ok"
 	if err != nil {
 		result = "error"
 	}
-	m.tokenOps.WithLabelValues(op, result).Inc()
-	m.tokenTime.WithLabelValues(op).Observe(took.Seconds())
+	m.tokenOps.WithLabelValues(name, op, result).Inc()
+	m.tokenTime.WithLabelValues(name, op).Observe(took.Seconds())
 }
 
-// component records the verdict of a health check.
-func (m *metrics) component(name string, ok bool) {
-	value := 0.0
-	if ok {
-		value = 1
+// tokenState records what a token says of its own outages.
+func (m *metrics) tokenState(name string, state keystore.State) {
+	m.healed.WithLabelValues(name).Set(float64(state.Recoveries))
+	if !state.Up {
+		m.tokenSigns(name, false)
 	}
-	m.ready.WithLabelValues(name).Set(value)
+}
+
+// tokenSigns records the verdict of a token's health check.
+func (m *metrics) tokenSigns(name string, ok bool) { m.tokenUp.WithLabelValues(name).Set(oneIf(ok)) }
+
+// component records the verdict of a health check.
+func (m *metrics) component(name string, ok bool) { m.ready.WithLabelValues(name).Set(oneIf(ok)) }
+
+func oneIf(ok bool) float64 {
+	if ok {
+		return 1
+	}
+	return 0
 }

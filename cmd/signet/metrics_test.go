@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"signet/keystore"
 )
 
 func TestEveryMetricIsInTheManual(t *testing.T) {
@@ -15,7 +17,9 @@ func TestEveryMetricIsInTheManual(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := newMetrics()
-	m.token("sign", time.Millisecond, errors.New("CKR_DEVICE_ERROR"))
+	m.tokenState(defaultToken, keystore.State{})
+	m.sessions.WithLabelValues(defaultToken)
+	m.token(defaultToken, "sign", time.Millisecond, errors.New("CKR_DEVICE_ERROR"))
 	m.component("token", false)
 	m.revoked.WithLabelValues("1")
 	m.database.WithLabelValues("Reserve")

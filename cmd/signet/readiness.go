@@ -24,6 +24,17 @@ type component struct {
 	name    string
 	failure string // for callers, who do not see the error itself
 	check   func(context.Context) error
+	reason  func(error) string // what of the error callers may see; nil: nothing
+}
+
+// words is what callers are told of a failed check.
+func (c component) words(err error) string {
+	if c.reason != nil {
+		if reason := c.reason(err); reason != "" {
+			return c.failure + ": " + reason
+		}
+	}
+	return c.failure
 }
 
 // readiness is the server's opinion of its components. It asks them on its own schedule and answers from memory, so
@@ -47,7 +58,7 @@ func (r *readiness) Check(context.Context) error {
 	}
 	for _, c := range r.components {
 		if err := r.errors[c.name]; err != nil {
-			return fault.Wrap(fault.Unavailable, c.failure, err)
+			return fault.Wrap(fault.Unavailable, c.words(err), err)
 		}
 	}
 	return nil

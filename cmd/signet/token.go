@@ -26,7 +26,13 @@ func (c *Config) tokenConfig(log *slog.Logger) (keystore.Config, error) {
 			return keystore.Config{}, err
 		}
 	}
-	config.MaxSessions, config.Timeout = c.PKCS11MaxSessions, c.PKCS11Timeout
+	config.MaxSessions, config.Timeout, config.Patience = c.PKCS11MaxSessions, c.PKCS11Timeout, c.PKCS11Patience
+	switch {
+	case c.PKCS11PINFile != "":
+		config.PINSource = pinFrom(log, c.PKCS11PINFile)
+	case pin == "":
+		config.PINSource = pinFrom(log, softhsm.PINFile(c.DataDir))
+	}
 	return config, nil
 }
 

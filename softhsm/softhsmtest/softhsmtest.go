@@ -1,4 +1,5 @@
-// Package softhsmtest gives tests throwaway SoftHSM2 tokens, any number of them side by side in one process.
+// Package softhsmtest gives tests throwaway SoftHSM2 tokens, any number of them side by side in one process: plain ones
+// ([Token]), some that break on command ([Faulty]), and some in a process that can be killed ([Remote]).
 package softhsmtest
 
 import (

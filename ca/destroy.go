@@ -1,0 +1,70 @@
+package ca
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"signet/audit"
+	"signet/fault"
+	"signet/policy"
+)
+
+// DestroyKey ends the key of a CA that is deleted or revoked, for good: superusers and operators only. The trail says
+// that it is going to happen before it does, and afterwards what came of it; the token is asked again whether the key
+// is gone. From then on the CA signs nothing, no CRL either. Called again after a crash it finishes the ceremony.
+func (a *Authority) DestroyKey(ctx context.Context, caller policy.Caller, id int64) (CA, error) {
+	c, err := a.cfg.Store.PublicCA(ctx, id)
+	if err != nil {
+		return CA{}, fmt.Errorf("find CA: %w", err)
+	}
+	if err := a.allow(policy.AllowSuperuser(caller)); err != nil {
+		return CA{}, err
+	}
+	switch {
+	case c.KeyDestroyedAt != nil:
+		return CA{}, a.refuseLocked(c)
+	case c.DeletedAt == nil && c.State != Revoked:
+		return CA{}, fault.New(fault.Conflict, "CA %d is in use: delete or revoke it before its key is destroyed", id)
+	}
+	ctx, cancel := finish(ctx, issueTimeout)
+	defer cancel()
+	event := func(detail string) audit.Event {
+		return a.event(ctx, caller, audit.CAKeyDestroy, c.OrganizationID, audit.ResourceCA, &c.ID,
+			fmt.Sprintf("%s: CA %q, token %q, CKA_ID %x", detail, c.Name, a.TokenOf(c), c.KeyID))
+	}
+	if err := a.cfg.Store.Record(ctx, event("key is to be destroyed")); err != nil {
+		return CA{}, fmt.Errorf("record intent: %w", err)
+	}
+	a.forget(id)
+	result, err := a.destroy(ctx, c)
+	if err != nil {
+		err = a.refuse(fmt.Errorf("destroy key of CA %d: %w", id, err))
+		return CA{}, errors.Join(err, a.cfg.Store.Record(ctx, event("key was not destroyed")))
+	}
+	now := a.cfg.Now()
+	if err := a.cfg.Store.KeyDestroyed(ctx, id, now, event(result)); err != nil {
+		return CA{}, fmt.Errorf("record destroyed key: %w", err)
+	}
+	c.KeyDestroyedAt = &now
+	return c, nil
+}
+
+// destroy destroys a key and looks again.
+func (a *Authority) destroy(ctx context.Context, c CA) (result string, err error) {
+	result = "key destroyed; the token has it no more"
+	switch err := a.cfg.Keys.Destroy(ctx, c.Token, c.KeyID); {
+	case fault.Is(err, fault.NotFound):
+		result = "key was gone already"
+	case err != nil:
+		return "", err
+	}
+	_, err = a.cfg.Keys.Inspect(ctx, KeyRef{Token: c.Token, ID: c.KeyID})
+	switch {
+	case err == nil:
+		return "", errors.New("the token still has the key that it said was destroyed")
+	case !fault.Is(err, fault.NotFound):
+		return "", fmt.Errorf("look whether the key is gone: %w", err)
+	}
+	return result, nil
+}

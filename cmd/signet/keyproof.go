@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"fmt"
+	"time"
+
+	"signet/ca"
+	"signet/evidence"
+	"signet/fault"
+	"signet/keystore"
+)
+
+// Inspect implements [ca.Keys].
+func (k *tokenKeys) Inspect(ctx context.Context, r ca.KeyRef) (evidence.Key, error) {
+	token, name, err := k.named(r.Token)
+	if err != nil {
+		return evidence.Key{}, err
+	}
+	return inspect(ctx, token, name, r)
+}
+
+func inspect(ctx context.Context, token *keystore.Token, name string, r ca.KeyRef) (evidence.Key, error) {
+	found, err := token.Inspect(ctx, r.ID)
+	if err != nil {
+		return evidence.Key{}, keyFault(err)
+	}
+	public, err := x509.MarshalPKIXPublicKey(found.Public)
+	if err != nil {
+		return evidence.Key{}, fmt.Errorf("encode public key of %x: %w", r.ID, err)
+	}
+	if r.PublicKey != nil && string(public) != string(r.PublicKey) {
+		return evidence.Key{}, tokenFault(fmt.Errorf("inspect key %x: %w", r.ID, keystore.ErrMismatch))
+	}
+	return evidence.Key{
+		ID: found.ID, Label: found.Label, Type: string(found.Type), Size: found.Size, PublicKey: public, Mechanism: found.Mechanism,
+		Attributes: found.Attributes, Token: tokenIdentity(name, found.Info), ReadAt: time.Now().UTC(),
+	}, nil
+}
+
+func tokenIdentity(name string, i keystore.Info) evidence.Token {
+	return evidence.Token{
+		Name: name, Label: i.Label, Manufacturer: i.Manufacturer, Model: i.Model, Serial: i.Serial, Firmware: i.Firmware,
+		Module: evidence.Module{
+			Path: i.ModulePath, SHA256: i.ModuleSHA256, Description: i.LibraryDescription, Version: i.LibraryVersion, Cryptoki: i.Cryptoki,
+		},
+	}
+}
+
+// Drill implements [ca.Keys].
+func (k *tokenKeys) Drill(ctx context.Context, r ca.KeyRef) (evidence.Drill, error) {
+	token, _, err := k.named(r.Token)
+	if err != nil {
+		return evidence.Drill{}, err
+	}
+	d := evidence.Drill{At: time.Now().UTC()}
+	attempts, err := token.Drill(ctx, r.ID)
+	if err != nil && len(attempts) == 0 {
+		return evidence.Drill{}, keyFault(err)
+	}
+	for _, a := range attempts {
+		d.Attacks = append(d.Attacks, evidence.Attack{Name: a.Name, Call: a.Call, Target: a.Target, Outcome: evidence.Outcome(a.Outcome), Result: a.Result})
+	}
+	if err != nil {
+		return d, fault.Wrap(fault.Internal, "the drill left a key behind in the token", err)
+	}
+	return d, nil
+}
+
+// Attester implements [ca.Keys]. A key that was just made is on disk before it attests.
+func (k *tokenKeys) Attester(ctx context.Context, name string) (crypto.Signer, evidence.Key, error) {
+	token, name, err := k.named(name)
+	if err != nil {
+		return nil, evidence.Key{}, err
+	}
+	signer, id, err := token.Attester(ctx)
+	if err != nil {
+		return nil, evidence.Key{}, tokenFault(err)
+	}
+	if _, known := k.attesters.LoadOrStore(name, true); !known {
+		if err := k.sync(); err != nil {
+			k.attesters.Delete(name)
+			return nil, evidence.Key{}, fmt.Errorf("keep attestation key: %w", err)
+		}
+	}
+	key, err := inspect(ctx, token, name, ca.KeyRef{ID: id})
+	return signer, key, err
+}
+
+// named returns a token with its name; "" is the default one.
+func (k *tokenKeys) named(name string) (*keystore.Token, string, error) {
+	token, err := k.tokens.Token(name)
+	if err != nil {
+		return nil, "", fault.Wrap(fault.Invalid, fmt.Sprintf("no token is named %q", name), err)
+	}
+	if name == "" {
+		name = k.Default()
+	}
+	return token, name, nil
+}

@@ -1,0 +1,319 @@
+package keystore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/miekg/pkcs11"
+)
+
+const (
+	defaultPatience = 3 * time.Second
+	// doubtAfter is how many attempts in a row, over all callers, fail before the token as a whole is in doubt.
+	doubtAfter = 3
+	// probeTimeout is how long a token in doubt may take to sign before it counts as away.
+	probeTimeout = time.Second
+	// drainTimeout is how long a restart of the module waits for the calls in flight.
+	drainTimeout = time.Second
+	// othersRest is how long the other tokens of a module are left alone before it is restarted again on behalf of one that
+	// stays away.
+	othersRest = 5 * time.Second
+	// absenceEvery is how often a key that is not found any more puts the whole token in doubt.
+	absenceEvery = 30 * time.Second
+)
+
+// State is how a token is doing.
+type State struct {
+	Up         bool
+	Since      time.Time     // of the last change
+	Cause      error         // why it is away; nil when it is up
+	Outage     time.Duration // how long the last outage took; 0 before the first
+	Recoveries int           // outages that ended, and doubts that a session or a restart of the module cleared
+}
+
+var errNoAnswer = errors.New("the token does not answer")
+
+// health is a token's circuit breaker and what closes it again. Operations report failures; when several fail in a row, or
+// one is not answered at all, one goroutine asks the token for a signature and does what is needed to get it: a session,
+// a login, a restart of the module. While the token is away operations wait, and once it has been away for longer than
+// patience they fail at once, so that nothing piles up behind it.
+type health struct {
+	patience time.Duration
+	changed  func(State)
+
+	failures atomic.Int32 // failed attempts since the last good one
+	away     atomic.Bool  // !state.Up, for the hot path
+
+	mu       sync.Mutex
+	state    State
+	hung     bool          // away, because calls are not answered: there is no point in waiting
+	back     chan struct{} // while away: closed when the token is back
+	settled  chan struct{} // while a recovery runs: closed when its first verdict is known
+	running  bool
+	absence  time.Time // when a missing key last put the token in doubt
+	stopping chan struct{}
+	stopped  bool
+}
+
+func (h *health) start(cfg Config) {
+	h.patience, h.changed = cfg.Patience, cfg.Changed
+	if h.patience <= 0 {
+		h.patience = defaultPatience
+	}
+	h.state = State{Up: true, Since: time.Now()}
+	h.stopping = make(chan struct{})
+}
+
+// stop ends the recovery, unless it waits for a module that hangs.
+func (h *health) stop() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.stopped {
+		h.stopped = true
+		close(h.stopping)
+	}
+}
+
+// State is how the token is doing now.
+func (t *Token) State() State {
+	t.health.mu.Lock()
+	defer t.health.mu.Unlock()
+	return t.health.state
+}
+
+// await waits while the token is away, for as long as patience lasts. It fails with [ErrUnavailable] and the cause.
+func (h *health) await(ctx context.Context, impatient bool) error {
+	if !h.away.Load() {
+		return nil
+	}
+	h.mu.Lock()
+	state, hung, back := h.state, h.hung, h.back
+	h.mu.Unlock()
+	if state.Up {
+		return nil
+	}
+	away := fmt.Errorf("%w since %s: %w", ErrUnavailable, state.Since.UTC().Format(time.RFC3339), state.Cause)
+	left := h.patience - time.Since(state.Since)
+	if left <= 0 || hung || impatient {
+		return away
+	}
+	timer := time.NewTimer(left)
+	defer timer.Stop()
+	select {
+	case <-back:
+		return nil
+	case <-timer.C:
+		return away
+	case <-ctx.Done():
+		return unanswered(ctx)
+	}
+}
+
+// succeeded notes an attempt that worked.
+func (h *health) succeeded() {
+	if h.failures.Load() != 0 {
+		h.failures.Store(0)
+	}
+}
+
+// failed notes an attempt that did not.
+func (t *Token) failed(err error) {
+	if t.health.failures.Add(1) >= doubtAfter {
+		t.suspect(err)
+	}
+}
+
+// suspect makes sure that the token's health is being looked into. The channel is closed when the first verdict is known.
+func (t *Token) suspect(err error) <-chan struct{} {
+	h := &t.health
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.running && !h.stopped {
+		h.running = true
+		h.settled = make(chan struct{})
+		go t.recover(err)
+	}
+	if h.settled == nil {
+		h.settled = make(chan struct{})
+		close(h.settled)
+	}
+	return h.settled
+}
+
+// missing is told that a key which was there is not found. SoftHSM2 says so, and goes on saying so, when its folder was
+// away for a moment; only a restart of the module tells. It reports whether the key is worth another look.
+func (t *Token) missing(ctx context.Context, err error) bool {
+	h := &t.health
+	h.mu.Lock()
+	due := time.Since(h.absence) > absenceEvery
+	if due {
+		h.absence = time.Now()
+	}
+	h.mu.Unlock()
+	return due && wait(ctx, t.suspect(err)) == nil
+}
+
+// goneAway opens the circuit breaker.
+func (h *health) goneAway(cause error, hung bool) {
+	h.mu.Lock()
+	was := h.state
+	if was.Up {
+		h.state = State{Since: time.Now(), Cause: cause, Outage: was.Outage, Recoveries: was.Recoveries}
+		h.back = make(chan struct{})
+	} else {
+		h.state.Cause = cause
+	}
+	h.hung = hung
+	h.away.Store(true)
+	h.settle()
+	state := h.state
+	h.mu.Unlock()
+	if was.Up && h.changed != nil {
+		h.changed(state)
+	}
+}
+
+// settle lets those go on who wait for a verdict. h is locked.
+func (h *health) settle() {
+	select {
+	case <-h.settled:
+	default:
+		close(h.settled)
+	}
+}
+
+// recovered closes the circuit breaker and ends the recovery.
+func (h *health) recovered() {
+	h.failures.Store(0)
+	h.mu.Lock()
+	was := h.state
+	h.state.Recoveries++
+	if !was.Up {
+		h.state = State{Up: true, Since: time.Now(), Outage: time.Since(was.Since), Recoveries: h.state.Recoveries}
+		close(h.back)
+	}
+	h.hung, h.running = false, false
+	h.away.Store(false)
+	h.settle()
+	state := h.state
+	h.mu.Unlock()
+	if !was.Up && h.changed != nil {
+		h.changed(state)
+	}
+}
+
+// recover asks the token for a signature until there is one. It is alone, and it does not give up on a call: one that hangs
+// keeps it, so that a module that hangs is not asked twice.
+func (t *Token) recover(cause error) {
+	start := time.Now()
+	for n := 0; ; n++ {
+		watchdog := time.AfterFunc(probeTimeout, func() { t.health.goneAway(fmt.Errorf("%w: %w", errNoAnswer, cause), true) })
+		err := t.revive(n, errors.Is(cause, ErrNotFound))
+		watchdog.Stop()
+		if err == nil {
+			t.health.recovered()
+			if t.observe != nil {
+				t.observe("recover", time.Since(start), nil)
+			}
+			return
+		}
+		cause = err
+		t.health.goneAway(err, false)
+		timer := time.NewTimer(between(n, start))
+		select {
+		case <-timer.C:
+		case <-t.health.stopping:
+			timer.Stop()
+			return
+		}
+	}
+}
+
+// between is the pause before the next look at a token that is away: short at first, for a hiccup, and never long.
+func between(n int, start time.Time) time.Duration {
+	switch away := time.Since(start); {
+	case away > time.Minute:
+		return time.Second
+	case away > 10*time.Second:
+		return 250 * time.Millisecond
+	}
+	return min(150*time.Millisecond, time.Duration(n+1)*50*time.Millisecond)
+}
+
+// revive makes the token sign with what it takes, and reports why it does not.
+func (t *Token) revive(n int, absent bool) error {
+	epoch := t.module.epoch.Load()
+	err := t.sign(absent)
+	if err != nil && !errors.Is(err, ErrPIN) {
+		err = t.sign(absent) // once more: one call in fifty may fail for no reason
+	}
+	if err == nil || errors.Is(err, ErrPIN) {
+		return err
+	}
+	if n > 8 && t.module.restartedFor(othersRest) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	defer cancel()
+	if restart := t.module.restart(ctx, epoch); errors.Is(err, pkcs11.Error(pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED)) && restart != nil {
+		return restart // the last one did not work either: this is why
+	} else if restart != nil {
+		return fmt.Errorf("%w; %w", err, restart)
+	}
+	if err = t.sign(false); errors.Is(err, ErrNotFound) || errors.Is(err, ErrMismatch) || errors.Is(err, ErrEvidence) {
+		return nil // the token answers; that it is another one is what its callers are going to be told
+	}
+	return err
+}
+
+// sign makes a signature on a session of its own, with a key that was looked up anew. A token without known key only has
+// to log in; one that has just missed a key has to be restarted.
+func (t *Token) sign(absent bool) error {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	defer cancel()
+	if err := t.module.gate.enter(ctx); err != nil {
+		return fmt.Errorf("%w: the module is being drained: %w", ErrUnavailable, err)
+	}
+	defer t.module.gate.leave()
+	s, err := t.openSession()
+	if errors.Is(err, pkcs11.Error(pkcs11.CKR_SESSION_COUNT)) {
+		if s = t.pool.take(t.module.epoch.Load()); s != nil {
+			err = nil
+		}
+	}
+	if err != nil {
+		return err
+	}
+	defer t.discard(s)
+	k := t.anyKey()
+	if k == nil {
+		if absent {
+			return ErrNotFound
+		}
+		return nil
+	}
+	k.found.Store(nil)
+	p, err := k.challenge()
+	if err != nil {
+		return err
+	}
+	_, err = (&signer{t, k}).sign(s, p)
+	return err
+}
+
+// anyKey is the key that tells whether the token signs: the health key, else any that was used.
+func (t *Token) anyKey() *key {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.probe != nil {
+		return t.probe
+	}
+	for _, k := range t.keys {
+		return k
+	}
+	return nil
+}
