@@ -19,15 +19,14 @@ const hangAfter = 4 * time.Second
 // operation is one use of a session. run is called in a goroutine that has the session to itself; it may be called
 // again, on another session. late gets the result when the caller has given up waiting, on the same session.
 type operation[T any] struct {
-	name      string
-	slow      bool          // a key is being made: the deadline is longer
-	probing   bool          // what the token answers says nothing of its health: the attempt provokes errors
-	once      bool          // never repeat it: it cannot be told whether a failed attempt did its work
-	impatient bool          // do not wait for a token that is away: there is another one
-	known     *key          // the key that is used, if it was found before: that it is gone needs a second look
-	lock      chan struct{} // if set, held from before the session is taken until run has returned, waited for or not
-	run       func(*session) (T, error)
-	late      func(*session, T)
+	name    string
+	slow    bool          // a key is being made: the deadline is longer
+	probing bool          // what the token answers says nothing of its health: the attempt provokes errors
+	once    bool          // never repeat it: it cannot be told whether a failed attempt did its work
+	known   *key          // the key that is used, if it was found before: that it is gone needs a second look
+	lock    chan struct{} // if set, held from before the session is taken until run has returned, waited for or not
+	run     func(*session) (T, error)
+	late    func(*session, T)
 }
 
 // call runs an operation: within the token's deadline, again on a new session when the first was lost. It fails
@@ -59,7 +58,7 @@ func attempts[T any](ctx context.Context, t *Token, o operation[T]) (v T, err er
 	retries, fresh := 0, false
 	for {
 		if t.health.away.Load() {
-			if err := t.health.await(ctx, o.impatient); err != nil {
+			if err := t.health.await(ctx); err != nil {
 				return v, err
 			}
 			retries, fresh = 0, true

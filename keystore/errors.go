@@ -143,6 +143,12 @@ func explain(op string, err error) error {
 // Reason is what may be said of an error to somebody who may not see the error itself: the name of the CKR, or a few
 // words, or "".
 func Reason(err error) string {
+	if told, ok := errors.AsType[interface {
+		error
+		Reason() string
+	}](err); ok {
+		return told.Reason()
+	}
 	ckr, isCKR := errors.AsType[pkcs11.Error](err)
 	switch {
 	case errors.Is(err, ErrPIN):

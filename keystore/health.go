@@ -29,6 +29,7 @@ const (
 // State is how a token is doing.
 type State struct {
 	Up         bool
+	Hung       bool          // away, because its calls are not answered: only that helps, or the end of the process
 	Since      time.Time     // of the last change
 	Cause      error         // why it is away; nil when it is up
 	Outage     time.Duration // how long the last outage took; 0 before the first
@@ -50,7 +51,6 @@ type health struct {
 
 	mu       sync.Mutex
 	state    State
-	hung     bool          // away, because calls are not answered: there is no point in waiting
 	back     chan struct{} // while away: closed when the token is back
 	settled  chan struct{} // while a recovery runs: closed when its first verdict is known
 	running  bool
@@ -86,19 +86,19 @@ func (t *Token) State() State {
 }
 
 // await waits while the token is away, for as long as patience lasts. It fails with [ErrUnavailable] and the cause.
-func (h *health) await(ctx context.Context, impatient bool) error {
+func (h *health) await(ctx context.Context) error {
 	if !h.away.Load() {
 		return nil
 	}
 	h.mu.Lock()
-	state, hung, back := h.state, h.hung, h.back
+	state, back := h.state, h.back
 	h.mu.Unlock()
 	if state.Up {
 		return nil
 	}
 	away := fmt.Errorf("%w since %s: %w", ErrUnavailable, state.Since.UTC().Format(time.RFC3339), state.Cause)
 	left := h.patience - time.Since(state.Since)
-	if left <= 0 || hung || impatient {
+	if left <= 0 || state.Hung || IsImpatient(ctx) {
 		return away
 	}
 	timer := time.NewTimer(left)
@@ -167,7 +167,7 @@ func (h *health) goneAway(cause error, hung bool) {
 	} else {
 		h.state.Cause = cause
 	}
-	h.hung = hung
+	h.state.Hung = hung
 	h.away.Store(true)
 	h.settle()
 	state := h.state
@@ -196,7 +196,7 @@ func (h *health) recovered() {
 		h.state = State{Up: true, Since: time.Now(), Outage: time.Since(was.Since), Recoveries: h.state.Recoveries}
 		close(h.back)
 	}
-	h.hung, h.running = false, false
+	h.running = false
 	h.away.Store(false)
 	h.settle()
 	state := h.state
@@ -247,9 +247,9 @@ func between(n int, start time.Time) time.Duration {
 // revive makes the token sign with what it takes, and reports why it does not.
 func (t *Token) revive(n int, absent bool) error {
 	epoch := t.module.epoch.Load()
-	err := t.sign(absent)
+	err := t.signs(absent)
 	if err != nil && !errors.Is(err, ErrPIN) {
-		err = t.sign(absent) // once more: one call in fifty may fail for no reason
+		err = t.signs(absent) // once more: one call in fifty may fail for no reason
 	}
 	if err == nil || errors.Is(err, ErrPIN) {
 		return err
@@ -264,15 +264,15 @@ func (t *Token) revive(n int, absent bool) error {
 	} else if restart != nil {
 		return fmt.Errorf("%w; %w", err, restart)
 	}
-	if err = t.sign(false); errors.Is(err, ErrNotFound) || errors.Is(err, ErrMismatch) || errors.Is(err, ErrEvidence) {
+	if err = t.signs(false); errors.Is(err, ErrNotFound) || errors.Is(err, ErrMismatch) || errors.Is(err, ErrEvidence) {
 		return nil // the token answers; that it is another one is what its callers are going to be told
 	}
 	return err
 }
 
-// sign makes a signature on a session of its own, with a key that was looked up anew. A token without known key only has
+// signs makes a signature on a session of its own, with a key that was looked up anew. A token without known key only has
 // to log in; one that has just missed a key has to be restarted.
-func (t *Token) sign(absent bool) error {
+func (t *Token) signs(absent bool) error {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
 	if err := t.module.gate.enter(ctx); err != nil {
@@ -301,7 +301,7 @@ func (t *Token) sign(absent bool) error {
 	if err != nil {
 		return err
 	}
-	_, err = (&signer{t, k}).sign(s, p)
+	_, err = t.sign(s, k, p)
 	return err
 }
 

@@ -2,7 +2,6 @@ package keystore
 
 import (
 	"context"
-	"crypto"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -96,15 +95,15 @@ func (t *Token) handle(s *session, k *key) (pkcs11.ObjectHandle, error) {
 // Signer returns the key with this CKA_ID, after comparing its public key with public (DER SubjectPublicKeyInfo) and
 // holding its attributes to the bar. The signer re-finds its key after a reconnect. Errors: [ErrNotFound],
 // [ErrMismatch], [ErrEvidence], [ErrUnavailable].
-func (t *Token) Signer(ctx context.Context, id, public []byte, bar Bar) (crypto.Signer, error) {
-	k, err := t.key(ctx, id, public, bar, false)
+func (t *Token) Signer(ctx context.Context, id, public []byte, bar Bar) (Signer, error) {
+	k, err := t.key(ctx, id, public, bar)
 	if err != nil {
 		return nil, err
 	}
 	return &signer{t, k}, nil
 }
 
-func (t *Token) key(ctx context.Context, id, public []byte, bar Bar, impatient bool) (*key, error) {
+func (t *Token) key(ctx context.Context, id, public []byte, bar Bar) (*key, error) {
 	parsed, err := x509.ParsePKIXPublicKey(public)
 	if err != nil {
 		return nil, fmt.Errorf("find key %x: read its public key: %w", id, err)
@@ -117,7 +116,7 @@ func (t *Token) key(ctx context.Context, id, public []byte, bar Bar, impatient b
 		return k, nil
 	}
 	k := &key{id: id, public: expected, bar: bar}
-	_, err = call(ctx, t, operation[pkcs11.ObjectHandle]{name: "find", impatient: impatient, known: t.remembered(id), run: func(s *session) (pkcs11.ObjectHandle, error) {
+	_, err = call(ctx, t, operation[pkcs11.ObjectHandle]{name: "find", known: t.remembered(id), run: func(s *session) (pkcs11.ObjectHandle, error) {
 		return t.handle(s, k)
 	}})
 	if err != nil {

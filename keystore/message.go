@@ -3,7 +3,6 @@ package keystore
 import (
 	"context"
 	"crypto"
-	"fmt"
 	"io"
 	"sync"
 
@@ -21,11 +20,7 @@ var hashing = map[crypto.Hash]uint{
 // token where that is offered. On a TPM it is the only way: to sign what is padded already is decryption there, and our
 // keys may not decrypt.
 func (s *signer) SignMessage(_ io.Reader, message []byte, opts crypto.SignerOpts) ([]byte, error) {
-	p, err := planForMessage(s.key.public, message, opts)
-	if err != nil {
-		return nil, fmt.Errorf("sign: %w", err)
-	}
-	return s.token.signPlan(context.Background(), s.key, "sign", p, false)
+	return s.SignRequest(context.Background(), Request{Input: message, Message: true, Opts: opts})
 }
 
 // planForMessage is planFor when more than the digest is known.
@@ -73,7 +68,7 @@ func (t *Token) lists(s *session, mechanism uint) bool {
 func (t *Token) try(s *session, k *key) error {
 	p, err := k.challenge()
 	if err == nil {
-		_, err = (&signer{t, k}).sign(s, p)
+		_, err = t.sign(s, k, p)
 	}
 	return err
 }

@@ -24,7 +24,7 @@ func (t *Token) Check(ctx context.Context) error {
 	}
 	p, err := k.challenge()
 	if err == nil {
-		_, err = t.signPlan(ctx, k, "check", p, true)
+		_, err = t.signPlan(Impatient(ctx), k, "check", p)
 	}
 	if err != nil {
 		return fmt.Errorf("check token: %w", err)

@@ -18,23 +18,37 @@ var ErrNoToken = errors.New("no such token is configured")
 type Named struct {
 	Name string
 	Config
+
+	// OpenBackend, if set, opens the token instead of [Open].
+	OpenBackend func(context.Context, Config) (Backend, error)
+}
+
+func (n Named) open(ctx context.Context, cfg Config) (Backend, error) {
+	if n.OpenBackend != nil {
+		return n.OpenBackend(ctx, cfg)
+	}
+	t, err := Open(ctx, cfg)
+	if err != nil { // or else the interface would hold a nil
+		return nil, err
+	}
+	return t, nil
 }
 
 // Set is the configured tokens by name. The first one is the default. A key that several of them hold, as cloned HSMs do,
 // signs on its home token while that works, on another one meanwhile, and on its home again afterwards.
 type Set struct {
 	names  []string
-	tokens map[string]*Token
+	tokens map[string]Backend
 }
 
 // OpenSet opens the tokens. With several, one that is away does not keep the others from serving: it is connected when it
 // is there. Errors: those of [Open], naming the token.
 func OpenSet(ctx context.Context, all []Named) (*Set, error) {
-	s := &Set{tokens: map[string]*Token{}}
+	s := &Set{tokens: map[string]Backend{}}
 	for _, named := range all {
 		cfg := named.Config
 		cfg.Later = cfg.Later || len(all) > 1
-		token, err := Open(ctx, cfg)
+		token, err := named.open(ctx, cfg)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("token %s: %w", named.Name, err), s.Close())
 		}
@@ -47,8 +61,8 @@ func OpenSet(ctx context.Context, all []Named) (*Set, error) {
 // Names lists the tokens, the default one first. The caller owns the copy.
 func (s *Set) Names() []string { return slices.Clone(s.names) }
 
-// Token returns a token by its name; "" is the default one. Errors: [ErrNoToken].
-func (s *Set) Token(name string) (*Token, error) {
+// Backend returns a token by its name; "" is the default one. Errors: [ErrNoToken].
+func (s *Set) Backend(name string) (Backend, error) {
 	if name == "" && len(s.names) > 0 {
 		name = s.names[0]
 	}
@@ -56,6 +70,18 @@ func (s *Set) Token(name string) (*Token, error) {
 		return t, nil
 	}
 	return nil, fmt.Errorf("token %q: %w (there are %q)", name, ErrNoToken, s.names)
+}
+
+// Token is [Set.Backend] for a token that this process has opened itself, which can do more. Errors: [ErrNoToken].
+func (s *Set) Token(name string) (*Token, error) {
+	backend, err := s.Backend(name)
+	if err != nil {
+		return nil, err
+	}
+	if t, ok := backend.(*Token); ok {
+		return t, nil
+	}
+	return nil, fmt.Errorf("token %q: %w in this process", name, ErrNoToken)
 }
 
 // Close closes every token.
@@ -70,14 +96,14 @@ func (s *Set) Close() error {
 }
 
 // order lists the tokens in which to look: home first, then the others, and those that are away last.
-func (s *Set) order(home *Token) []*Token {
-	order := []*Token{home}
+func (s *Set) order(home Backend) []Backend {
+	order := []Backend{home}
 	for _, name := range s.names {
 		if t := s.tokens[name]; t != home {
 			order = append(order, t)
 		}
 	}
-	slices.SortStableFunc(order, func(a, b *Token) int {
+	slices.SortStableFunc(order, func(a, b Backend) int {
 		switch up, other := a.State().Up, b.State().Up; {
 		case up == other:
 			return 0
@@ -98,7 +124,7 @@ func elsewhere(err error) bool {
 // Signer is [Token.Signer] on the token of this name, or, while that one is away or does not have the key, on another
 // one that has it. Errors: those of [Token.Signer], and [ErrNoToken].
 func (s *Set) Signer(ctx context.Context, name string, id, public []byte, bar Bar) (crypto.Signer, error) {
-	home, err := s.Token(name)
+	home, err := s.Backend(name)
 	if err != nil {
 		return nil, err
 	}
@@ -113,20 +139,23 @@ func (s *Set) Signer(ctx context.Context, name string, id, public []byte, bar Ba
 	if !ok {
 		return nil, fmt.Errorf("find key %x: %w: %T", id, ErrUnsupported, parsed)
 	}
-	f := &failover{set: s, home: home, id: id, der: public, public: expected, bar: bar, keys: map[*Token]*key{}}
-	return f, f.somewhere(ctx)
+	f := &failover{set: s, home: home, id: id, der: public, public: expected, bar: bar, keys: map[Backend]Signer{}}
+	return f, f.try(ctx, func(ctx context.Context, t Backend) error { // one token has it, or there is no such key
+		_, err := f.in(ctx, t)
+		return err
+	})
 }
 
 // failover is a key that may be in several tokens, as a [crypto.Signer].
 type failover struct {
 	set     *Set
-	home    *Token
+	home    Backend
 	id, der []byte
 	public  publicKey
 	bar     Bar
 
 	mu   sync.Mutex
-	keys map[*Token]*key
+	keys map[Backend]Signer
 }
 
 // Public implements [crypto.Signer].
@@ -134,28 +163,28 @@ func (f *failover) Public() crypto.PublicKey { return f.public }
 
 // Ready is [signer.Ready] for a key that may be in several tokens: one that is there and has the key is enough.
 func (f *failover) Ready() error {
-	ctx, cancel := context.WithTimeout(context.Background(), f.home.timeout/2)
+	ctx, cancel := context.WithTimeout(context.Background(), f.home.Timeout()/2)
 	defer cancel()
 	for _, t := range f.set.order(f.home) {
 		if !t.State().Up {
 			continue
 		}
-		if _, err := f.in(ctx, t, true); err == nil {
+		if _, err := f.in(Impatient(ctx), t); err == nil {
 			return nil
 		}
 	}
-	return f.home.ready()
+	return f.home.Await(context.Background())
 }
 
 // in returns the key as it lies in a token, looked up once.
-func (f *failover) in(ctx context.Context, t *Token, impatient bool) (*key, error) {
+func (f *failover) in(ctx context.Context, t Backend) (Signer, error) {
 	f.mu.Lock()
 	k := f.keys[t]
 	f.mu.Unlock()
 	if k != nil {
 		return k, nil
 	}
-	k, err := t.key(ctx, f.id, f.der, f.bar, impatient)
+	k, err := t.Signer(ctx, f.id, f.der, f.bar)
 	if err == nil {
 		f.mu.Lock()
 		f.keys[t] = k
@@ -164,43 +193,27 @@ func (f *failover) in(ctx context.Context, t *Token, impatient bool) (*key, erro
 	return k, err
 }
 
-// somewhere looks for the key until one token has it.
-func (f *failover) somewhere(ctx context.Context) error {
-	return f.try(func(t *Token, impatient bool) error {
-		_, err := f.in(ctx, t, impatient)
-		return err
-	})
-}
-
 // Sign implements [crypto.Signer] as the signer of one token does.
 func (f *failover) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
-	p, err := planFor(f.public, digest, opts)
-	if err != nil {
-		return nil, fmt.Errorf("sign: %w", err)
-	}
-	return f.sign(p)
+	return f.sign(Request{Input: digest, Opts: opts})
 }
 
 // SignMessage implements [crypto.MessageSigner] as the signer of one token does.
 func (f *failover) SignMessage(_ io.Reader, message []byte, opts crypto.SignerOpts) ([]byte, error) {
-	p, err := planForMessage(f.public, message, opts)
-	if err != nil {
-		return nil, fmt.Errorf("sign: %w", err)
-	}
-	return f.sign(p)
+	return f.sign(Request{Input: message, Message: true, Opts: opts})
 }
 
 // sign asks one token after the other. One that hangs gets half of its deadline before the next one is asked.
-func (f *failover) sign(p plan) (signature []byte, err error) {
-	err = f.try(func(t *Token, impatient bool) error {
-		ctx, cancel := context.Background(), context.CancelFunc(func() {})
-		if impatient {
-			ctx, cancel = context.WithTimeout(ctx, t.timeout/2)
+func (f *failover) sign(r Request) (signature []byte, err error) {
+	err = f.try(context.Background(), func(ctx context.Context, t Backend) error {
+		if IsImpatient(ctx) {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, t.Timeout()/2)
+			defer cancel()
 		}
-		defer cancel()
-		k, err := f.in(ctx, t, impatient)
+		k, err := f.in(ctx, t)
 		if err == nil {
-			signature, err = t.signPlan(ctx, k, "sign", p, impatient)
+			signature, err = k.SignRequest(ctx, r)
 		}
 		return err
 	})
@@ -209,11 +222,16 @@ func (f *failover) sign(p plan) (signature []byte, err error) {
 
 // try does something on the first token that can; all but the last are given no time to come back. When none can, the
 // home token says why.
-func (f *failover) try(do func(t *Token, impatient bool) error) error {
+func (f *failover) try(ctx context.Context, do func(ctx context.Context, t Backend) error) error {
 	order := f.set.order(f.home)
+	impatient := Impatient(ctx)
 	var why error
 	for i, t := range order {
-		err := do(t, i < len(order)-1)
+		limited := impatient
+		if i == len(order)-1 {
+			limited = ctx
+		}
+		err := do(limited, t)
 		if err == nil || !elsewhere(err) {
 			return err
 		}
@@ -222,14 +240,14 @@ func (f *failover) try(do func(t *Token, impatient bool) error) error {
 		}
 	}
 	if errors.Is(why, ErrUnavailable) {
-		return do(f.home, false)
+		return do(ctx, f.home)
 	}
 	return why
 }
 
 // Seal is [Token.Seal] on the default token, or on another one while that is away.
 func (s *Set) Seal(ctx context.Context, plaintext, aad []byte) (sealed []byte, err error) {
-	err = s.first(func(t *Token) error {
+	err = s.first(func(t Backend) error {
 		sealed, err = t.Seal(ctx, plaintext, aad)
 		return err
 	})
@@ -238,7 +256,7 @@ func (s *Set) Seal(ctx context.Context, plaintext, aad []byte) (sealed []byte, e
 
 // Unseal is [Token.Unseal] on the token that has the key-encryption key.
 func (s *Set) Unseal(ctx context.Context, sealed, aad []byte) (plaintext []byte, err error) {
-	err = s.first(func(t *Token) error {
+	err = s.first(func(t Backend) error {
 		plaintext, err = t.Unseal(ctx, sealed, aad)
 		return err
 	})
@@ -246,7 +264,7 @@ func (s *Set) Unseal(ctx context.Context, sealed, aad []byte) (plaintext []byte,
 }
 
 // first does something on the first token that can, the default one if possible, whose error it is when none can.
-func (s *Set) first(do func(*Token) error) error {
+func (s *Set) first(do func(Backend) error) error {
 	home := s.tokens[s.names[0]]
 	var why error
 	for _, t := range s.order(home) {

@@ -26,12 +26,13 @@ type signer struct {
 func (s *signer) Public() crypto.PublicKey { return s.key.public }
 
 // Ready waits, as long as operations do, for a token that is away. Errors: [ErrUnavailable].
-func (s *signer) Ready() error { return s.token.ready() }
+func (s *signer) Ready() error { return s.token.Await(context.Background()) }
 
-func (t *Token) ready() error {
-	ctx, cancel := context.WithTimeout(context.Background(), t.timeout)
+// Await waits, as long as operations do, for a token that is away. Errors: [ErrUnavailable].
+func (t *Token) Await(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, t.timeout)
 	defer cancel()
-	return t.health.await(ctx, false)
+	return t.health.await(ctx)
 }
 
 // Sign signs in the token and verifies the signature before returning it. RSA and ECDSA sign a digest of the length
@@ -39,31 +40,40 @@ func (t *Token) ready() error {
 // ASN.1 DER. Ed25519 signs the message itself (opts.HashFunc() is 0). rand is not used. Errors: [ErrUnavailable],
 // [ErrNotFound] and [ErrMismatch] when the key was destroyed or replaced.
 func (s *signer) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
-	p, err := planFor(s.key.public, digest, opts)
-	if err != nil {
-		return nil, fmt.Errorf("sign: %w", err)
-	}
-	return s.token.signPlan(context.Background(), s.key, "sign", p, false)
+	return s.SignRequest(context.Background(), Request{Input: digest, Opts: opts})
 }
 
-// signPlan makes a signature with a key that was found before. Impatient callers have another token to turn to.
-func (t *Token) signPlan(ctx context.Context, k *key, name string, p plan, impatient bool) ([]byte, error) {
-	return call(ctx, t, operation[[]byte]{name: name, known: k, impatient: impatient, run: func(session *session) ([]byte, error) {
-		return (&signer{t, k}).sign(session, p)
-	}})
-}
-
-func (s *signer) sign(session *session, p plan) ([]byte, error) {
-	handle, err := s.token.handle(session, s.key)
+// SignRequest implements [Signer].
+func (s *signer) SignRequest(ctx context.Context, r Request) ([]byte, error) {
+	p, err := r.plan(s.key.public)
 	if err != nil {
 		return nil, err
 	}
-	signature, err := session.sign(handle, s.token.hashed(session, p))
+	if r.Doubted {
+		s.key.found.Store(nil)
+	}
+	p.unverified = s.token.unverified && !r.Doubted
+	return s.token.signPlan(ctx, s.key, "sign", p)
+}
+
+// signPlan makes a signature with a key that was found before.
+func (t *Token) signPlan(ctx context.Context, k *key, name string, p plan) ([]byte, error) {
+	return call(ctx, t, operation[[]byte]{name: name, known: k, run: func(session *session) ([]byte, error) {
+		return t.sign(session, k, p)
+	}})
+}
+
+func (t *Token) sign(session *session, k *key, p plan) ([]byte, error) {
+	handle, err := t.handle(session, k)
+	if err != nil {
+		return nil, err
+	}
+	signature, err := session.sign(handle, t.hashed(session, p))
 	if err == nil {
 		signature, err = p.finish(signature)
 	}
 	if c := classOf(err); c == classObject {
-		s.key.found.Store(nil)
+		k.found.Store(nil)
 	}
 	return signature, err
 }
@@ -80,10 +90,26 @@ type plan struct {
 	mechanism uint
 	parameter any // []byte or nil
 	input     []byte
-	finish    func(raw []byte) ([]byte, error) // errBadSignature when it does not verify
+	encode    func(raw []byte) ([]byte, error) // of the token's answer; nil when that is the signature
+	verify    func(signature []byte) bool
+
+	unverified bool // somebody else verifies it
 
 	message []byte // what the digest is of, with its hash; nil when only the digest is known
 	hash    crypto.Hash
+}
+
+// finish makes a signature of the token's answer. Errors: errBadSignature when it does not verify.
+func (p plan) finish(signature []byte) (_ []byte, err error) {
+	if p.encode != nil {
+		if signature, err = p.encode(signature); err != nil {
+			return nil, err
+		}
+	}
+	if !p.unverified && !p.verify(signature) {
+		return nil, errBadSignature
+	}
+	return signature, nil
 }
 
 // hashes are the hash functions that are signed with, and their PKCS#11 names.
@@ -131,21 +157,15 @@ func planFor(public publicKey, digest []byte, opts crypto.SignerOpts) (plan, err
 }
 
 func planEd25519(key ed25519.PublicKey, message []byte) plan {
-	return plan{mechanism: ckmEDDSA, parameter: nil, input: message, finish: func(raw []byte) ([]byte, error) {
-		if !ed25519.Verify(key, message, raw) {
-			return nil, errBadSignature
-		}
-		return raw, nil
+	return plan{mechanism: ckmEDDSA, parameter: nil, input: message, verify: func(signature []byte) bool {
+		return ed25519.Verify(key, message, signature)
 	}}
 }
 
 func planPKCS1(key *rsa.PublicKey, digest []byte, hash crypto.Hash) plan {
 	input := append(bytes.Clone(hashes[hash].prefix), digest...)
-	return plan{mechanism: pkcs11.CKM_RSA_PKCS, parameter: nil, input: input, finish: func(raw []byte) ([]byte, error) {
-		if rsa.VerifyPKCS1v15(key, hash, digest, raw) != nil {
-			return nil, errBadSignature
-		}
-		return raw, nil
+	return plan{mechanism: pkcs11.CKM_RSA_PKCS, parameter: nil, input: input, verify: func(signature []byte) bool {
+		return rsa.VerifyPKCS1v15(key, hash, digest, signature) == nil
 	}}
 }
 
@@ -163,11 +183,8 @@ func planPSS(key *rsa.PublicKey, digest []byte, hash crypto.Hash, opts *rsa.PSSO
 	}
 	h := hashes[hash]
 	parameter := pkcs11.NewPSSParams(h.mechanism, h.mgf, uint(salt))
-	return plan{mechanism: pkcs11.CKM_RSA_PKCS_PSS, parameter: parameter, input: digest, finish: func(raw []byte) ([]byte, error) {
-		if rsa.VerifyPSS(key, hash, digest, raw, &rsa.PSSOptions{SaltLength: salt}) != nil {
-			return nil, errBadSignature
-		}
-		return raw, nil
+	return plan{mechanism: pkcs11.CKM_RSA_PKCS_PSS, parameter: parameter, input: digest, verify: func(signature []byte) bool {
+		return rsa.VerifyPSS(key, hash, digest, signature, &rsa.PSSOptions{SaltLength: salt}) == nil
 	}}, nil
 }
 
@@ -177,15 +194,16 @@ func planECDSA(key *ecdsa.PublicKey, digest []byte) plan {
 	if size := (key.Params().BitSize + 7) / 8; len(input) > size {
 		input = input[:size] // the leftmost bits (FIPS 186-5, section 6.4.1), as tokens do not agree on longer input
 	}
-	return plan{mechanism: pkcs11.CKM_ECDSA, parameter: nil, input: input, finish: func(raw []byte) ([]byte, error) {
-		if len(raw) == 0 || len(raw)%2 != 0 {
-			return nil, errBadSignature
-		}
-		half := len(raw) / 2
-		der, err := asn1.Marshal(struct{ R, S *big.Int }{new(big.Int).SetBytes(raw[:half]), new(big.Int).SetBytes(raw[half:])})
-		if err != nil || !ecdsa.VerifyASN1(key, digest, der) {
-			return nil, errBadSignature
-		}
-		return der, nil
-	}}
+	return plan{
+		mechanism: pkcs11.CKM_ECDSA, parameter: nil, input: input, encode: sigValue,
+		verify: func(signature []byte) bool { return ecdsa.VerifyASN1(key, digest, signature) },
+	}
+}
+
+func sigValue(raw []byte) ([]byte, error) {
+	if len(raw) == 0 || len(raw)%2 != 0 {
+		return nil, errBadSignature
+	}
+	half := len(raw) / 2
+	return asn1.Marshal(struct{ R, S *big.Int }{new(big.Int).SetBytes(raw[:half]), new(big.Int).SetBytes(raw[half:])})
 }

@@ -22,7 +22,7 @@ func (k *tokenKeys) Inspect(ctx context.Context, r ca.KeyRef) (evidence.Key, err
 	return inspect(ctx, token, name, r)
 }
 
-func inspect(ctx context.Context, token *keystore.Token, name string, r ca.KeyRef) (evidence.Key, error) {
+func inspect(ctx context.Context, token keystore.Backend, name string, r ca.KeyRef) (evidence.Key, error) {
 	found, err := token.Inspect(ctx, r.ID)
 	if err != nil {
 		return evidence.Key{}, keyFault(err)
@@ -90,8 +90,8 @@ func (k *tokenKeys) Attester(ctx context.Context, name string) (crypto.Signer, e
 }
 
 // named returns a token with its name; "" is the default one.
-func (k *tokenKeys) named(name string) (*keystore.Token, string, error) {
-	token, err := k.tokens.Token(name)
+func (k *tokenKeys) named(name string) (keystore.Backend, string, error) {
+	token, err := k.tokens.Backend(name)
 	if err != nil {
 		return nil, "", fault.Wrap(fault.Invalid, fmt.Sprintf("no token is named %q", name), err)
 	}

@@ -164,7 +164,7 @@ func (s *server) checkTokens(ctx context.Context) error {
 }
 
 func (s *server) checkToken(ctx context.Context, name string) error {
-	token, err := s.tokens.Token(name)
+	token, err := s.tokens.Backend(name)
 	if err != nil {
 		return err
 	}
