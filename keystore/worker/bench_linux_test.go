@@ -41,7 +41,7 @@ func BenchmarkSign(b *testing.B) {
 		hash crypto.Hash
 	}{{"P-256", keystore.EC, 256, crypto.SHA256}, {"RSA-2048", keystore.RSA, 2048, crypto.SHA256}, {"Ed25519", keystore.Ed25519, 256, 0}} {
 		remote, id := generate(b, far, k.kind, k.size)
-		local, err := near.Signer(b.Context(), id, der(b, remote.Public()))
+		local, err := near.Signer(b.Context(), id, der(b, remote.Public()), keystore.BarBorn)
 		if err != nil {
 			b.Fatal(err)
 		}

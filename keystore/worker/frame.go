@@ -13,62 +13,107 @@ import (
 
 var errFrame = errors.New("a malformed frame came over the pipe")
 
-// signRequest is the body of kindSign: key (u32), hash (u8), 1 for PSS (u8), its salt length (i32), the digest.
-type signRequest struct {
-	key    uint32
-	hash   crypto.Hash
-	pss    bool
-	salt   int32
-	digest []byte
+// The flags of a request.
+const (
+	flagPSS       = 1 << iota // with RSA-PSS, in a signRequest
+	flagMessage               // the input is a message, not a digest
+	flagDoubted               // the last answer was bad
+	flagImpatient             // the caller has another token to turn to
+)
+
+// limits is how long a caller waits for an answer. It begins every request: the time that is left in milliseconds
+// (u32, 0 for what the keystore's own deadlines leave) and the flags (u8).
+type limits struct {
+	left  time.Duration
+	flags byte
 }
 
-const signHead = 10
+const limitsSize = 5
+
+// limitsOf reads them from the context of a call.
+func limitsOf(ctx context.Context) (l limits) {
+	if deadline, ok := ctx.Deadline(); ok {
+		l.left = max(time.Millisecond, time.Until(deadline))
+	}
+	if keystore.IsImpatient(ctx) {
+		l.flags = flagImpatient
+	}
+	return l
+}
+
+// within makes a context of them again.
+func (l limits) within(ctx context.Context) (context.Context, context.CancelFunc) {
+	if l.flags&flagImpatient != 0 {
+		ctx = keystore.Impatient(ctx)
+	}
+	if l.left == 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, l.left)
+}
+
+func (l limits) append(b []byte) []byte {
+	return append(binary.LittleEndian.AppendUint32(b, uint32(l.left.Milliseconds())), l.flags)
+}
+
+func decodeLimits(b []byte) (limits, []byte, error) {
+	if len(b) < limitsSize {
+		return limits{}, nil, errFrame
+	}
+	return limits{left: time.Duration(binary.LittleEndian.Uint32(b)) * time.Millisecond, flags: b[4]}, b[limitsSize:], nil
+}
+
+// signRequest is the body of kindSign: limits, key (u32), hash (u8), length of the PSS salt (i32), the input.
+type signRequest struct {
+	limits
+	key   uint32
+	hash  crypto.Hash
+	salt  int32
+	input []byte
+}
+
+const signHead = 9
 
 func (s signRequest) frame(id uint64) []byte {
-	b := newFrame(kindSign, id, signHead+len(s.digest))
-	b = binary.LittleEndian.AppendUint32(b, s.key)
-	scheme := byte(0)
-	if s.pss {
-		scheme = 1
-	}
-	b = append(b, byte(s.hash), scheme)
+	b := s.limits.append(newFrame(kindSign, id, limitsSize+signHead+len(s.input)))
+	b = append(binary.LittleEndian.AppendUint32(b, s.key), byte(s.hash))
 	b = binary.LittleEndian.AppendUint32(b, uint32(s.salt))
-	return sealed(append(b, s.digest...))
+	return sealed(append(b, s.input...))
 }
 
 func decodeSign(b []byte) (signRequest, error) {
-	if len(b) < signHead || b[5] > 1 {
+	l, b, err := decodeLimits(b)
+	if err != nil || len(b) < signHead {
 		return signRequest{}, errFrame
 	}
 	return signRequest{
-		key: binary.LittleEndian.Uint32(b), hash: crypto.Hash(b[4]), pss: b[5] == 1,
-		salt: int32(binary.LittleEndian.Uint32(b[6:])), digest: b[signHead:],
+		limits: l, key: binary.LittleEndian.Uint32(b), hash: crypto.Hash(b[4]), salt: int32(binary.LittleEndian.Uint32(b[5:])), input: b[signHead:],
 	}, nil
 }
 
-// opts gives back what the caller of Sign gave.
-func (s signRequest) opts() crypto.SignerOpts {
-	if s.pss {
-		return &rsa.PSSOptions{SaltLength: int(s.salt), Hash: s.hash}
+// request gives back what the signer was asked.
+func (s signRequest) request() keystore.Request {
+	r := keystore.Request{Input: s.input, Message: s.flags&flagMessage != 0, Opts: s.hash, Doubted: s.flags&flagDoubted != 0}
+	if s.flags&flagPSS != 0 {
+		r.Opts = &rsa.PSSOptions{SaltLength: int(s.salt), Hash: s.hash}
 	}
-	return s.hash
+	return r
 }
 
-// encodeCall makes a kindCall frame: the time that is left in milliseconds (u32), the length of the method's name (u8),
-// the name, the argument.
-func encodeCall(id uint64, left time.Duration, method string, argument []byte) []byte {
-	b := newFrame(kindCall, id, 5+len(method)+len(argument))
-	b = binary.LittleEndian.AppendUint32(b, uint32(max(1, left.Milliseconds())))
+// encodeCall makes a kindCall frame: limits, the length of the method's name (u8), the name, the argument.
+func encodeCall(id uint64, l limits, method string, argument []byte) []byte {
+	b := l.append(newFrame(kindCall, id, limitsSize+1+len(method)+len(argument)))
 	b = append(b, byte(len(method)))
 	return sealed(append(append(b, method...), argument...))
 }
 
-func decodeCall(b []byte) (left time.Duration, method string, argument []byte, err error) {
-	if len(b) < 5 || len(b) < 5+int(b[4]) {
-		return 0, "", nil, errFrame
+func decodeCall(b []byte) (l limits, method string, argument []byte, err error) {
+	l, b, err = decodeLimits(b)
+	if err != nil || len(b) < 1 || len(b) < 1+int(b[0]) {
+		return limits{}, "", nil, errFrame
 	}
-	end := 5 + int(b[4])
-	return time.Duration(binary.LittleEndian.Uint32(b)) * time.Millisecond, string(b[5:end]), b[end:], nil
+	end := 1 + int(b[0])
+	return l, string(b[1:end]), b[end:], nil
 }
 
 func encodeCancel(id uint64) []byte { return sealed(newFrame(kindCancel, id, 0)) }
@@ -84,16 +129,17 @@ var identities = []error{
 	keystore.ErrUnsupported, keystore.ErrPIN, context.DeadlineExceeded, context.Canceled,
 }
 
-// remoteError is an error of the worker: its text and what it was.
+// remoteError is an error of the worker: its text, what it was, and what [keystore.Reason] says of it.
 type remoteError struct {
-	text string
-	is   []error
+	text, reason string
+	is           []error
 }
 
 func (e *remoteError) Error() string   { return e.text }
 func (e *remoteError) Unwrap() []error { return e.is }
+func (e *remoteError) Reason() string  { return e.reason }
 
-// appendError writes the identities (u32, a bit each) and the text.
+// appendError writes the identities (u32, a bit each), the length of the reason (u8), the reason and the text.
 func appendError(b []byte, err error) []byte {
 	var bits uint32
 	for i, identity := range identities {
@@ -101,8 +147,10 @@ func appendError(b []byte, err error) []byte {
 			bits |= 1 << i
 		}
 	}
-	b = binary.LittleEndian.AppendUint32(b, bits)
-	return append(b, err.Error()...)
+	reason := keystore.Reason(err)
+	reason = reason[:min(len(reason), 255)]
+	b = append(binary.LittleEndian.AppendUint32(b, bits), byte(len(reason)))
+	return append(append(b, reason...), err.Error()...)
 }
 
 func encodeError(id uint64, err error) []byte {
@@ -111,10 +159,11 @@ func encodeError(id uint64, err error) []byte {
 
 // decodeError returns what appendError wrote; a malformed body is an error of its own.
 func decodeError(b []byte) error {
-	if len(b) < 4 {
+	if len(b) < 5 || len(b) < 5+int(b[4]) {
 		return unavailable(errFrame)
 	}
-	e := &remoteError{text: string(b[4:])}
+	end := 5 + int(b[4])
+	e := &remoteError{reason: string(b[5:end]), text: string(b[end:])}
 	bits := binary.LittleEndian.Uint32(b)
 	for i, identity := range identities {
 		if bits&(1<<i) != 0 {
@@ -152,4 +201,37 @@ func decodeNotice(b []byte) (notice, error) {
 		n.err = decodeError(b[end+1:])
 	}
 	return n, nil
+}
+
+// encodeState makes a kindState frame: flags (u8), recoveries (u32), and the cause of a token that is away.
+func encodeState(s keystore.State) []byte {
+	b := newFrame(kindState, 0, 128)
+	flags := byte(0)
+	if s.Up {
+		flags |= stateUp
+	}
+	if s.Hung {
+		flags |= stateHung
+	}
+	b = binary.LittleEndian.AppendUint32(append(b, flags), uint32(s.Recoveries))
+	if !s.Up {
+		b = appendError(b, s.Cause)
+	}
+	return sealed(b)
+}
+
+const (
+	stateUp   = 1 << iota
+	stateHung // implies that it is not up
+)
+
+func decodeState(b []byte) (keystore.State, error) {
+	if len(b) < 5 {
+		return keystore.State{}, errFrame
+	}
+	s := keystore.State{Up: b[0]&stateUp != 0, Hung: b[0]&stateHung != 0, Recoveries: int(binary.LittleEndian.Uint32(b[1:]))}
+	if !s.Up {
+		s.Cause = decodeError(b[5:])
+	}
+	return s, nil
 }

@@ -3,14 +3,18 @@ package worker
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/rsa"
 	"encoding/gob"
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"testing"
 	"time"
+
+	"github.com/miekg/pkcs11"
 
 	"signet/keystore"
 )
@@ -40,17 +44,51 @@ func TestWhatASignerIsAskedArrivesAsItWas(t *testing.T) {
 		crypto.SHA256, crypto.Hash(0),
 		&rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: crypto.SHA512}, &rsa.PSSOptions{SaltLength: 17, Hash: crypto.SHA384},
 	} {
-		sent, err := requestFor(&key{number: 7}, []byte("digest"), opts)
-		if err != nil {
-			t.Fatal(err)
-		}
-		f, err := readFrame(bytes.NewReader(sent.frame(9)))
+		asked := keystore.Request{Input: []byte("digest"), Message: true, Opts: opts, Doubted: true}
+		f, err := readFrame(bytes.NewReader(encodeSign(7, limits{left: time.Second}, asked).frame(9)))
 		if err != nil || f.kind != kindSign || f.id != 9 {
 			t.Fatalf("frame is %+v, %v", f, err)
 		}
 		got, err := decodeSign(f.body)
-		if err != nil || got.key != 7 || string(got.digest) != "digest" || fmt.Sprint(got.opts()) != fmt.Sprint(opts) {
+		if err != nil || got.key != 7 || got.left != time.Second || !reflect.DeepEqual(got.request(), asked) {
 			t.Errorf("%v arrives as %+v, %v", opts, got, err)
+		}
+	}
+}
+
+func TestWhatACallerLeavesArrivesAsItWas(t *testing.T) {
+	t.Parallel()
+	deadline, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for _, sent := range []context.Context{t.Context(), deadline, keystore.Impatient(t.Context()), keystore.Impatient(deadline)} {
+		l, rest, err := decodeLimits(limitsOf(sent).append(nil))
+		if err != nil || len(rest) > 0 {
+			t.Fatalf("%v, with %d bytes left", err, len(rest))
+		}
+		got, cancel := l.within(context.Background())
+		defer cancel()
+		was, limited := sent.Deadline()
+		is, limitedToo := got.Deadline()
+		if keystore.IsImpatient(got) != keystore.IsImpatient(sent) || limited != limitedToo || is.Sub(was).Abs() > 10*time.Second {
+			t.Errorf("%v arrives as %v", sent, got)
+		}
+	}
+}
+
+func TestAStateArrivesAsItWas(t *testing.T) {
+	t.Parallel()
+	cause := fmt.Errorf("sign: %w: %w", keystore.ErrUnavailable, pkcs11.Error(pkcs11.CKR_DEVICE_REMOVED))
+	for _, sent := range []keystore.State{{Up: true, Recoveries: 3}, {Cause: cause}, {Hung: true, Cause: cause, Recoveries: 1}} {
+		f, err := readFrame(bytes.NewReader(encodeState(sent)))
+		if err != nil || f.kind != kindState {
+			t.Fatalf("frame is %+v, %v", f, err)
+		}
+		got, err := decodeState(f.body)
+		if err != nil || got.Up != sent.Up || got.Hung != sent.Hung || got.Recoveries != sent.Recoveries || (got.Cause == nil) != sent.Up {
+			t.Errorf("%+v arrives as %+v, %v", sent, got, err)
+		}
+		if !sent.Up && keystore.Reason(got.Cause) != "CKR_DEVICE_REMOVED" {
+			t.Errorf("the reason is %q", keystore.Reason(got.Cause))
 		}
 	}
 }
@@ -94,13 +132,14 @@ func TestSendNeverBlocksAndQueuesNoMoreThanItMay(t *testing.T) {
 
 // FuzzFrames reads what the other side of the pipe may send: it is a process with strangers' code in it.
 func FuzzFrames(f *testing.F) {
-	f.Add(signRequest{key: 1, hash: crypto.SHA256, digest: []byte("digest")}.frame(1))
-	f.Add(encodeCall(2, time.Second, "seal", []byte("argument")))
+	f.Add(signRequest{key: 1, hash: crypto.SHA256, input: []byte("digest")}.frame(1))
+	f.Add(encodeCall(2, limits{left: time.Second}, "seal", []byte("argument")))
 	f.Add(encodeCancel(3))
 	f.Add(encodeOK(4, []byte("signature")))
 	f.Add(encodeError(5, keystore.ErrPIN))
 	f.Add(notice{"login", time.Second, keystore.ErrPIN}.frame())
 	f.Add(notice{"connect", time.Second, nil}.frame())
+	f.Add(encodeState(keystore.State{Hung: true, Cause: keystore.ErrUnavailable}))
 	f.Fuzz(func(t *testing.T, stream []byte) {
 		in := bufio.NewReader(bytes.NewReader(stream))
 		for {
@@ -115,8 +154,8 @@ func FuzzFrames(f *testing.F) {
 					t.Errorf("%x comes back as %x, %v", frame.body, back.body, err)
 				}
 			}
-			if left, method, argument, err := decodeCall(frame.body); err == nil && left > 0 {
-				back, err := readFrame(bytes.NewReader(encodeCall(frame.id, left, method, argument)))
+			if limits, method, argument, err := decodeCall(frame.body); err == nil {
+				back, err := readFrame(bytes.NewReader(encodeCall(frame.id, limits, method, argument)))
 				if err != nil || !bytes.Equal(back.body, frame.body) {
 					t.Errorf("%x comes back as %x, %v", frame.body, back.body, err)
 				}
@@ -124,13 +163,20 @@ func FuzzFrames(f *testing.F) {
 			if n, err := decodeNotice(frame.body); err == nil && n.err != nil {
 				_ = n.err.Error()
 			}
+			if s, err := decodeState(frame.body); err == nil && !s.Up {
+				_ = s.Cause.Error() + keystore.Reason(s.Cause)
+			}
 		}
 	})
 }
 
 // FuzzAnswers reads the answers to calls, which the same process makes.
 func FuzzAnswers(f *testing.F) {
-	for _, v := range []any{map[string]any{"CKA_SIGN": true, "CKA_LABEL": "x", "CKA_ALLOWED_MECHANISMS": []string{"CKM_ECDSA"}}, keystore.Info{Label: "x"}, []byte("sealed"), true} {
+	attributes := map[string]any{"CKA_SIGN": true, "CKA_LABEL": "x", "CKA_ALLOWED_MECHANISMS": []string{"CKM_ECDSA"}}
+	for _, v := range []any{
+		inspection{Inspection: keystore.Inspection{Attributes: attributes, Info: keystore.Info{Label: "x"}}, DER: []byte("key")},
+		drillResult{Attempts: []keystore.Attempt{{Name: "x"}}}, foundKey{}, []byte("sealed"), true, 1,
+	} {
 		var b bytes.Buffer
 		if err := gob.NewEncoder(&b).Encode(v); err != nil {
 			f.Fatal(err)
@@ -143,8 +189,9 @@ func FuzzAnswers(f *testing.F) {
 				t.Error(err)
 			}
 		}
-		read(func(a answer) error { _, err := attributes.decode(a); return err })
-		read(func(a answer) error { _, err := info.decode(a); return err })
+		read(func(a answer) error { _, err := inspect.decode(a); return err })
+		read(func(a answer) error { _, err := drill.decode(a); return err })
+		read(func(a answer) error { _, err := attester.decode(a); return err })
 		read(func(a answer) error { _, err := sealSecret.decode(a); return err })
 		read(func(a answer) error { _, err := check.decode(a); return err })
 	})

@@ -25,7 +25,10 @@ const (
 	kindCancel = 3 // nobody waits for this call any more
 	kindOK     = 4 // the answer
 	kindError  = 5 // the call failed
-	kindNotice = 6 // something happened in the worker; the id is 0
+	kindNotice = 6 // something happened in the worker; the id is 0, as in the following
+	kindState  = 7 // how the worker's token is doing now
+	kindPIN    = 8 // the worker wants another PIN; the parent answers with one, or with nothing
+	kindPing   = 9 // the worker sends it back
 )
 
 const headSize = 13

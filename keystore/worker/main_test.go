@@ -8,7 +8,9 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/gob"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"sync"
@@ -83,7 +85,35 @@ func (h home) command(as string) *exec.Cmd {
 	return cmd
 }
 
-func (h home) run(as string) ([]byte, error) { return h.command(as).CombinedOutput() }
+func (h home) run(as string, env ...string) ([]byte, error) {
+	cmd := h.command(as)
+	cmd.Env = append(cmd.Env, env...)
+	return cmd.CombinedOutput()
+}
+
+// clone copies the token, as the makers of HSMs clone theirs.
+func (h home) clone(t testing.TB) home {
+	t.Helper()
+	c := home{t.TempDir(), h.Cfg}
+	if _, err := softhsm.Use(c.Dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(c.Dir+"/tokens", os.DirFS(h.Dir+"/tokens")); err != nil && !errors.Is(err, fs.ErrExist) {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// takeAway makes the token disappear; putBack brings it back.
+func (h home) takeAway(t testing.TB) { h.move(t, "/tokens", "/away") }
+func (h home) putBack(t testing.TB)  { h.move(t, "/away", "/tokens") }
+
+func (h home) move(t testing.TB, from, to string) {
+	t.Helper()
+	if err := os.Rename(h.Dir+from, h.Dir+to); err != nil {
+		t.Fatal(err)
+	}
+}
 
 func (h home) config() worker.Config {
 	return worker.Config{Keystore: h.Cfg, Program: os.Args[0], Env: h.env("worker")}
@@ -122,7 +152,11 @@ func changePIN() error {
 	if err != nil {
 		return err
 	}
-	return p.SetPIN(session, h.Cfg.PIN, softhsm.NewPIN())
+	next := os.Getenv("WORKER_TEST_PIN")
+	if next == "" {
+		next = softhsm.NewPIN()
+	}
+	return p.SetPIN(session, h.Cfg.PIN, next)
 }
 
 // beServer starts a worker, prints its process id and waits to be killed.

@@ -19,33 +19,42 @@ import (
 	"signet/keystore"
 )
 
-// errLost is the fate of a call whose worker ended before it answered.
-var errLost = fmt.Errorf("%w: the token worker ended", keystore.ErrUnavailable)
-
-var errUseless = fmt.Errorf("%w: nothing worked in it for as long as a call may take", errLost)
-
 // descriptor is the worker's end of the socket pair.
 const descriptor = 3
+
+// lost is the fate of a call whose worker ended before it answered.
+type lost struct{ error }
+
+func (l lost) Unwrap() error { return l.error }
+
+// Reason is for [keystore.Reason].
+func (lost) Reason() string { return "its process ended" }
+
+var (
+	errLost   error = lost{fmt.Errorf("%w: the token worker ended", keystore.ErrUnavailable)}
+	errFrozen       = fmt.Errorf("%w: it did not answer in time", errLost)
+)
 
 // process is one worker: a child, the pipe to it and the calls it has not answered.
 type process struct {
 	token  *Token
 	cmd    *exec.Cmd
 	link   *link
-	born   time.Time     // when it had opened the token
+	born   time.Time
 	dead   chan struct{} // closed when the pipe fails, or the parent gives it up
 	exited chan struct{} // closed when the child is reaped
 	words  firstLine     // what it said last
 
-	bound sync.Map // *key: the keys that this worker knows by number
+	bound sync.Map     // *key: the keys that this worker knows by number
+	heard atomic.Int64 // when the last frame came, in nanoseconds since born
+
+	state keystore.State // as it was told last; guarded by token.mu
+	pin   string         // that it was told last; guarded by token.mu
 
 	last atomic.Uint64 // call id
 	mu   sync.Mutex
 	end  error // set when dead
 	wait map[uint64]chan answer
-	slow int       // of wait, how many make keys
-	good time.Time // when the token worked last
-	bad  time.Time // since when it has not, zero while it does
 }
 
 // answer is what came back for a call: a body or an error.
@@ -58,32 +67,42 @@ type answer struct {
 type request struct {
 	id    uint64
 	frame []byte
-	slow  bool         // a key is being made
-	known bool         // its key is there: not to find it says something of the token
 	late  func(answer) // if set, gets an answer that comes when nobody waits for it any more
 }
 
 // spawn starts a worker and makes it open the token, within the deadline of an operation.
-func (t *Token) spawn(ctx context.Context) (_ *process, err error) {
+func (t *Token) spawn(ctx context.Context, later bool) (_ *process, err error) {
+	cfg := t.cfg.Keystore
+	cfg.Later, cfg.Unverified = later, true
+	if cfg.PIN, err = t.nextPIN(); err != nil {
+		return nil, err
+	}
 	start := time.Now()
 	defer func() { t.observe("worker", time.Since(start), err) }()
-	ctx, cancel := context.WithTimeout(ctx, t.timeout)
+	ctx, cancel := context.WithTimeout(ctx, t.Timeout())
 	defer cancel()
-	p := &process{token: t, born: start, dead: make(chan struct{}), exited: make(chan struct{}), wait: map[uint64]chan answer{}}
+	p := &process{
+		token: t, pin: cfg.PIN, born: start, state: keystore.State{Up: true},
+		dead: make(chan struct{}), exited: make(chan struct{}), wait: map[uint64]chan answer{},
+	}
 	if err := p.start(); err != nil {
 		return nil, fmt.Errorf("%w: %w", keystore.ErrUnavailable, err)
 	}
-	if _, err := openToken.on(ctx, p, t.cfg.Keystore); err != nil {
+	if _, err := openToken.on(ctx, p, openRequest{cfg, cfg.PINSource != nil}); err != nil {
 		p.fail(err)
-		p.kill()
-		select {
-		case <-p.exited:
-		case <-time.After(reaping):
-		}
+		p.bury()
 		return nil, err
 	}
-	p.born = time.Now()
 	return p, nil
+}
+
+// bury ends the child and waits for it, but not for ever: one that hangs in a device driver cannot be killed.
+func (p *process) bury() {
+	_ = p.cmd.Process.Kill() // an error means that it has ended already
+	select {
+	case <-p.exited:
+	case <-time.After(reaping):
+	}
 }
 
 func (p *process) start() error {
@@ -101,6 +120,7 @@ func (p *process) start() error {
 	c := &p.token.cfg
 	p.words.next = c.Stderr
 	p.cmd = exec.Command(c.Program, c.Args...)
+	p.cmd.Args[0] = os.Args[0] // it is the same program, and lists of processes show it as that
 	p.cmd.Env, p.cmd.ExtraFiles, p.cmd.Stderr = environment(c.Env), []*os.File{theirs}, &p.words
 	p.cmd.SysProcAttr, p.cmd.WaitDelay = dieWithParent(), reaping
 	started := make(chan error)
@@ -120,6 +140,7 @@ func (p *process) start() error {
 	}
 	p.link = newLink(conn)
 	go p.read()
+	go p.watch()
 	return nil
 }
 
@@ -145,34 +166,69 @@ func (p *process) read() {
 			p.fail(errLost)
 			return
 		}
+		p.heard.Store(int64(time.Since(p.born)))
 		switch f.kind {
 		case kindOK:
 			p.answered(f.id, answer{body: f.body})
 		case kindError:
 			p.answered(f.id, answer{err: decodeError(f.body)})
-		case kindNotice:
-			p.notice(f.body)
+		case kindNotice, kindState:
+			if err := p.noticed(f); err != nil {
+				p.fail(fmt.Errorf("%w: %w", errLost, err))
+				return
+			}
+		case kindPIN:
+			go p.tellPIN()
 		}
 	}
 }
 
-// notice passes on what the keystore observed in the worker. A refused login is known even if the worker dies of it.
-func (p *process) notice(body []byte) {
-	n, err := decodeNotice(body)
+// noticed passes on what the keystore in the worker says unasked. A refused PIN is known even if the worker dies of it.
+func (p *process) noticed(f frame) error {
+	t := p.token
+	if f.kind == kindState {
+		s, err := decodeState(f.body)
+		if err == nil {
+			t.change(func() {
+				if p.state = s; p == t.current {
+					t.state = t.told(p)
+				}
+			})
+		}
+		return err
+	}
+	n, err := decodeNotice(f.body)
 	if err != nil {
-		p.fail(fmt.Errorf("%w: %w", keystore.ErrUnavailable, err))
-		return
+		return err
 	}
-	if errors.Is(n.err, keystore.ErrPIN) {
-		p.token.refuse(n.err)
+	if n.op == "login" && errors.Is(n.err, keystore.ErrPIN) {
+		p.refused(n.err)
 	}
-	p.token.observe(n.op, n.took, n.err)
+	t.observe(n.op, n.took, n.err)
+	return nil
+}
+
+// watch gives the worker up when nothing has come from it for as long as an operation may take, although it was asked to
+// show that it lives: the process is stopped, or beyond help.
+func (p *process) watch() {
+	limit := p.token.Timeout()
+	ticker := time.NewTicker(limit / 4)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-p.dead:
+			return
+		case <-ticker.C:
+		}
+		if time.Since(p.born)-time.Duration(p.heard.Load()) > limit {
+			p.fail(errFrozen)
+			return
+		}
+		_ = p.link.send(sealed(newFrame(kindPing, 0, 0))) // a queue that is full is as good as a ping
+	}
 }
 
 func (p *process) answered(id uint64, a answer) {
-	if errors.Is(a.err, keystore.ErrPIN) {
-		p.token.refuse(a.err)
-	}
 	p.mu.Lock()
 	waiting := p.wait[id]
 	delete(p.wait, id)
@@ -185,12 +241,9 @@ func (p *process) answered(id uint64, a answer) {
 // exchange sends a request and waits for its answer. When ctx ends first, the worker is told. Errors: [errLost] when the
 // worker ends.
 func (p *process) exchange(ctx context.Context, r request) (answer, error) {
-	start, waiting := time.Now(), make(chan answer, 1)
-	if err := p.expect(r, waiting); err != nil {
+	waiting := make(chan answer, 1)
+	if err := p.expect(r.id, waiting); err != nil {
 		return answer{}, err
-	}
-	if r.slow {
-		defer p.fast()
 	}
 	if err := p.link.send(r.frame); err != nil {
 		p.forget(r.id)
@@ -198,7 +251,6 @@ func (p *process) exchange(ctx context.Context, r request) (answer, error) {
 	}
 	select {
 	case a := <-waiting:
-		p.judge(r, start, a.err)
 		return a, nil
 	case <-p.dead:
 		select {
@@ -214,9 +266,7 @@ func (p *process) exchange(ctx context.Context, r request) (answer, error) {
 			go p.afterwards(waiting, r.late)
 		}
 		_ = p.link.send(encodeCancel(r.id))
-		err := fmt.Errorf("%w: no answer in time: %w", keystore.ErrUnavailable, context.Cause(ctx))
-		p.judge(r, start, err)
-		return answer{}, err
+		return answer{}, unanswered(ctx)
 	}
 }
 
@@ -228,16 +278,13 @@ func (p *process) afterwards(waiting <-chan answer, late func(answer)) {
 	}
 }
 
-func (p *process) expect(r request, waiting chan answer) error {
+func (p *process) expect(id uint64, waiting chan answer) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.end != nil {
 		return p.end
 	}
-	p.wait[r.id] = waiting
-	if r.slow {
-		p.slow++
-	}
+	p.wait[id] = waiting
 	return nil
 }
 
@@ -245,43 +292,6 @@ func (p *process) forget(id uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.wait, id)
-}
-
-func (p *process) fast() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.slow--
-}
-
-// judge learns how a call went that began at start. When nothing has worked for as long as a call may take, the worker
-// is given up: the process is stopped, a call hangs in the module and keeps it from being initialized anew, or the
-// module is beyond its own recovery, as SoftHSM2 is when its folder was away for a moment. A module may do nothing else while it makes a key.
-func (p *process) judge(r request, start time.Time, err error) {
-	if errors.Is(err, context.Canceled) {
-		return // by the caller
-	}
-	now := time.Now()
-	p.mu.Lock()
-	if !errors.Is(err, keystore.ErrUnavailable) && !(r.known && errors.Is(err, keystore.ErrNotFound)) {
-		p.good, p.bad = now, time.Time{}
-		p.mu.Unlock()
-		return
-	}
-	if p.bad.IsZero() {
-		p.bad = start
-		if p.good.After(start) {
-			p.bad = p.good
-		}
-	}
-	limit := p.token.timeout
-	if p.slow > 0 {
-		limit *= slowFactor
-	}
-	useless := now.Sub(p.bad) >= limit*9/10 // calls that share a deadline end a moment apart
-	p.mu.Unlock()
-	if useless {
-		p.fail(errUseless)
-	}
 }
 
 // fail ends the worker's service; the supervisor does the rest.
@@ -323,8 +333,6 @@ func (p *process) over() bool {
 		return false
 	}
 }
-
-func (p *process) kill() { _ = p.cmd.Process.Kill() } // an error means that it has ended already
 
 // firstLine passes on what a worker writes and keeps the beginning, which is the reason when it crashes.
 type firstLine struct {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -18,8 +19,12 @@ import (
 	"signet/keystore"
 )
 
-// farewell is how long a worker whose parent is gone tries to log out.
-const farewell = time.Second
+const (
+	farewell   = time.Second // how long a worker whose parent is gone tries to log out
+	pinTimeout = 2 * time.Second
+	watchEvery = 250 * time.Millisecond
+	slowFactor = 12 // how much longer a module may hang while it makes a key
+)
 
 // Main is the worker's whole program: it serves its parent until that closes the pipe or ends. Interrupt and SIGTERM
 // are ignored, because a terminal or an init system sends them to parent and worker alike, and the parent decides when
@@ -43,12 +48,15 @@ func Main(ctx context.Context) error {
 func Serve(ctx context.Context, conn net.Conn) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s := &server{link: newLink(conn), keys: map[uint32]crypto.Signer{}, calls: map[uint64]context.CancelFunc{}}
+	s := &server{link: newLink(conn), keys: map[uint32]keystore.Signer{}, calls: map[uint64]context.CancelFunc{}, pins: make(chan string, 1)}
 	defer s.link.close()
 	defer context.AfterFunc(ctx, s.link.close)()
 	for {
 		f, err := s.link.receive()
 		if err != nil {
+			if hang := s.hang.Load(); hang != nil {
+				return *hang
+			}
 			s.abandon()
 			if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
 				return nil
@@ -64,6 +72,14 @@ func Serve(ctx context.Context, conn net.Conn) error {
 			go s.call(limited, f)
 		case kindCancel:
 			s.end(f.id)
+		case kindPing:
+			_ = s.link.send(sealed(newFrame(kindPing, 0, 0))) // without a pipe, nobody waits
+		case kindPIN:
+			select {
+			case s.pins <- string(f.body):
+			default:
+			}
+			clear(f.body)
 		}
 	}
 }
@@ -72,9 +88,14 @@ func Serve(ctx context.Context, conn net.Conn) error {
 type server struct {
 	link  *link
 	token *keystore.Token // set by the call "open", which is the first
+	pins  chan string     // answers of the parent
+	slow  atomic.Int32    // how many calls make keys
+	hang  atomic.Pointer[error]
+
+	reporting sync.Mutex // held from the reading of the state until it is on its way
 
 	mu     sync.RWMutex
-	keys   map[uint32]crypto.Signer
+	keys   map[uint32]keystore.Signer
 	calls  map[uint64]context.CancelFunc
 	closed bool
 }
@@ -99,7 +120,9 @@ func (s *server) signature(body []byte) ([]byte, error) {
 	if signer == nil {
 		return nil, fmt.Errorf("%w: key %d was never named", errFrame, r.key)
 	}
-	return signer.Sign(nil, r.digest, r.opts())
+	ctx, cancel := r.within(context.Background())
+	defer cancel()
+	return signer.SignRequest(ctx, r.request())
 }
 
 func (s *server) call(ctx context.Context, f frame) {
@@ -115,12 +138,12 @@ func (s *server) call(ctx context.Context, f frame) {
 }
 
 func (s *server) run(ctx context.Context, request []byte) ([]byte, error) {
-	left, method, argument, err := decodeCall(request)
+	limits, method, argument, err := decodeCall(request)
 	if err != nil {
 		return nil, err
 	}
-	handler := handlers[method]
-	if handler == nil {
+	handler, known := handlers[method]
+	if !known {
 		return nil, fmt.Errorf("%w: no method %q", errFrame, method)
 	}
 	s.mu.RLock()
@@ -129,9 +152,13 @@ func (s *server) run(ctx context.Context, request []byte) ([]byte, error) {
 	if !open && method != openToken.name {
 		return nil, fmt.Errorf("%w: no token is open", errFrame)
 	}
-	ctx, cancel := context.WithTimeout(ctx, left)
+	if handler.slow {
+		s.slow.Add(1)
+		defer s.slow.Add(-1)
+	}
+	ctx, cancel := limits.within(ctx)
 	defer cancel()
-	return handler(ctx, s, argument)
+	return handler.run(ctx, s, argument)
 }
 
 func (s *server) begin(id uint64, cancel context.CancelFunc) {
@@ -154,24 +181,85 @@ func (s *server) end(id uint64) {
 func (s *server) remember(number uint32, signer crypto.Signer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.keys[number] = signer
+	s.keys[number] = signer.(keystore.Signer)
 }
 
 // open opens the token. What the parent does not see itself is reported to it.
-func (s *server) open(ctx context.Context, cfg keystore.Config) error {
+func (s *server) open(ctx context.Context, r openRequest) error {
+	cfg := r.Config
 	cfg.Observe = func(op string, took time.Duration, err error) {
-		if op == "login" || op == "connect" || op == "find" {
+		switch op {
+		case "login":
 			_ = s.link.sendNow(notice{op, took, refusal(err)}.frame()) // at once: the next call may be the module's last
+		case "connect", "find", "recover":
+			_ = s.link.send(notice{op, took, err}.frame())
 		}
+	}
+	cfg.Changed = func(keystore.State) { s.report() }
+	if r.HasSource {
+		cfg.PINSource = s.askPIN
 	}
 	token, err := keystore.Open(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.token = token
+	s.mu.Unlock()
+	s.report()
+	go s.watch(token)
 	return nil
+}
+
+// report tells the parent how the token is doing. The state is read when it is told, so that what was told last is so.
+func (s *server) report() {
+	s.mu.RLock()
+	token := s.token
+	s.mu.RUnlock()
+	if token == nil {
+		return // it is being opened, and will be reported then
+	}
+	s.reporting.Lock()
+	defer s.reporting.Unlock()
+	_ = s.link.send(encodeState(token.State()))
+}
+
+// askPIN is the source of the PIN: the parent knows where it comes from.
+func (s *server) askPIN() (string, error) {
+	if err := s.link.send(sealed(newFrame(kindPIN, 0, 0))); err != nil {
+		return "", err
+	}
+	select {
+	case pin := <-s.pins:
+		return pin, nil
+	case <-time.After(pinTimeout):
+		return "", errors.New("the server does not tell the PIN")
+	}
+}
+
+// watch ends the worker when its module hangs: calls that do not return hold sessions, threads and the way to
+// C_Initialize, and only the end of the process takes them away. A module may do nothing else while it makes a key.
+func (s *server) watch(token *keystore.Token) {
+	var since time.Time
+	for range time.Tick(watchEvery) {
+		state := token.State()
+		limit := token.Timeout() / 2 // it took as long to find out
+		if s.slow.Load() > 0 {
+			limit *= slowFactor
+		}
+		switch {
+		case !state.Hung:
+			since = time.Time{}
+		case since.IsZero():
+			since = time.Now()
+			s.report()
+		case time.Since(since) > limit:
+			err := fmt.Errorf("the module hangs: %w", state.Cause)
+			s.hang.Store(&err)
+			s.link.close()
+			return
+		}
+	}
 }
 
 // refusal marks a refused PIN, which the keystore names only when the whole operation has failed.

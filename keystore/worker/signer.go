@@ -5,9 +5,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/ecdsa"
-	"crypto/ed25519"
 	"crypto/rsa"
-	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -15,23 +13,23 @@ import (
 	"signet/keystore"
 )
 
-// errBadSignature is a worker whose memory can no longer be trusted: its keystore has verified what it sends.
+// errBadSignature is a worker whose memory can no longer be trusted: its keystore has verified what it sent.
 var errBadSignature = fmt.Errorf("%w: it sent a signature that does not verify", errLost)
 
 // key is a key of the token. The worker knows it by its number, once it was told.
 type key struct {
 	id, der []byte // CKA_ID; SubjectPublicKeyInfo
 	public  crypto.PublicKey
+	bar     keystore.Bar
 	number  uint32
+	attests bool // it is the token's attestation key, for which the keystore knows the bar
 }
-
-func (k *key) request() keyRequest { return keyRequest{k.number, k.id, k.der} }
 
 // remember makes all signers of a key share its number.
 func (t *Token) remember(k *key) *key {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if old := t.keys[string(k.id)]; old != nil && bytes.Equal(old.der, k.der) {
+	if old := t.keys[string(k.id)]; old != nil && bytes.Equal(old.der, k.der) && old.bar == k.bar && old.attests == k.attests {
 		return old
 	}
 	t.keys[string(k.id)] = k
@@ -50,25 +48,27 @@ func (t *Token) forget(id []byte) {
 	}
 }
 
-// knows reports whether the worker was told of the key.
-func (p *process) knows(k *key) bool {
-	_, known := p.bound.Load(k)
-	return known
-}
-
 // introduce tells the worker of a key; the keystore compares its public key.
 func (p *process) introduce(ctx context.Context, k *key) error {
-	if p.knows(k) {
+	if _, known := p.bound.Load(k); known {
 		return nil
 	}
-	if _, err := bind.on(ctx, p, k.request()); err != nil {
+	if k.attests {
+		found, err := attester.on(ctx, p, k.number)
+		if err == nil && !bytes.Equal(found.Public, k.der) {
+			err = fmt.Errorf("find attestation key: %w", keystore.ErrMismatch)
+		}
+		if err != nil {
+			return err
+		}
+	} else if _, err := bind.on(ctx, p, keyRequest{k.number, k.id, k.der, k.bar}); err != nil {
 		return err
 	}
 	p.bound.Store(k, true)
 	return nil
 }
 
-// signer is a key of the token as a [crypto.Signer].
+// signer is a key of the token as a [keystore.Signer].
 type signer struct {
 	token *Token
 	key   *key
@@ -77,75 +77,81 @@ type signer struct {
 // Public returns an *rsa.PublicKey, *ecdsa.PublicKey or ed25519.PublicKey.
 func (s *signer) Public() crypto.PublicKey { return s.key.public }
 
-// Sign signs in the worker, and once more in the next worker if that one is lost or sends a signature that does not
-// verify, within the deadline of one operation. Arguments and errors are those of the signers of [keystore.Token].
-func (s *signer) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) (signature []byte, err error) {
-	request, err := requestFor(s.key, digest, opts)
+// Ready implements [keystore.Signer].
+func (s *signer) Ready() error { return s.token.Await(context.Background()) }
+
+// Sign signs in the worker. Arguments and errors are those of the signers of [keystore.Token].
+func (s *signer) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	return s.SignRequest(context.Background(), keystore.Request{Input: digest, Opts: opts})
+}
+
+// SignMessage implements [crypto.MessageSigner].
+func (s *signer) SignMessage(_ io.Reader, message []byte, opts crypto.SignerOpts) ([]byte, error) {
+	return s.SignRequest(context.Background(), keystore.Request{Input: message, Message: true, Opts: opts})
+}
+
+// SignRequest implements [keystore.Signer]. It signs in the worker, and once more in the next worker if that one is lost,
+// and verifies the signature before it returns it.
+func (s *signer) SignRequest(ctx context.Context, r keystore.Request) (signature []byte, err error) {
+	r = digested(s.key.public, r)
+	verify, err := r.Verifier(s.key.public)
 	if err != nil {
-		return nil, fmt.Errorf("sign: %w", err)
+		return nil, err
 	}
-	t := s.token
-	ctx, cancel := context.WithTimeout(context.Background(), t.timeout)
-	defer cancel()
 	start := time.Now()
-	defer func() { t.observe("sign", time.Since(start), err) }()
-	err = t.do(ctx, true, func(p *process) (err error) {
-		signature, err = p.sign(ctx, s.key, request, opts)
+	defer func() { s.token.observe("sign", time.Since(start), err) }()
+	err = s.token.do(ctx, true, func(ctx context.Context, p *process) (err error) {
+		signature, err = p.sign(ctx, s.key, r, verify)
 		return err
 	})
 	return signature, err
 }
 
-func requestFor(k *key, digest []byte, opts crypto.SignerOpts) (signRequest, error) {
-	if opts == nil {
-		return signRequest{}, errors.New("no signature options")
+// digested leaves messages out of the pipe where no token wants them: only RSA may be hashed in the token, and Ed25519
+// has no digest.
+func digested(public crypto.PublicKey, r keystore.Request) keystore.Request {
+	if _, ok := public.(*ecdsa.PublicKey); !ok || !r.Message || r.Opts == nil || !r.Opts.HashFunc().Available() {
+		return r
 	}
-	hash := opts.HashFunc()
-	r := signRequest{key: k.number, hash: hash, digest: digest}
-	switch o := opts.(type) {
-	case *rsa.PSSOptions:
-		r.pss, r.salt = true, int32(o.SaltLength)
-	case *ed25519.Options:
-		if o.Context != "" {
-			return signRequest{}, errors.New("Ed25519 signs the message itself, without hash or context")
-		}
-	}
-	if hash > 255 {
-		return signRequest{}, fmt.Errorf("%w: signature hash %v", keystore.ErrUnsupported, hash)
-	}
-	return r, nil
+	h := r.Opts.HashFunc().New()
+	h.Write(r.Input)
+	r.Input, r.Message = h.Sum(nil), false
+	return r
 }
 
-func (p *process) sign(ctx context.Context, k *key, r signRequest, opts crypto.SignerOpts) ([]byte, error) {
+// sign asks for the signature, and again for one that the keystore has verified when the first is bad.
+func (p *process) sign(ctx context.Context, k *key, r keystore.Request, verify func([]byte) bool) ([]byte, error) {
 	if err := p.introduce(ctx, k); err != nil {
 		return nil, err
 	}
-	id := p.last.Add(1)
-	a, err := p.exchange(ctx, request{id: id, frame: r.frame(id), known: true})
-	if err == nil {
-		err = a.err
+	for ; ; r.Doubted = true {
+		id := p.last.Add(1)
+		a, err := p.exchange(ctx, request{id: id, frame: encodeSign(k.number, limitsOf(ctx), r).frame(id)})
+		if err == nil {
+			err = a.err
+		}
+		switch {
+		case err != nil:
+			return nil, err
+		case verify(a.body):
+			return a.body, nil
+		case r.Doubted:
+			p.fail(errBadSignature)
+			return nil, errBadSignature
+		}
 	}
-	if err != nil {
-		return nil, err
-	}
-	if !verifies(k.public, r.digest, a.body, opts) {
-		p.fail(errBadSignature)
-		return nil, errBadSignature
-	}
-	return a.body, nil
 }
 
-func verifies(public crypto.PublicKey, digest, signature []byte, opts crypto.SignerOpts) bool {
-	switch key := public.(type) {
-	case *ecdsa.PublicKey:
-		return ecdsa.VerifyASN1(key, digest, signature)
-	case ed25519.PublicKey:
-		return ed25519.Verify(key, digest, signature)
-	case *rsa.PublicKey:
-		if o, ok := opts.(*rsa.PSSOptions); ok {
-			return rsa.VerifyPSS(key, opts.HashFunc(), digest, signature, o) == nil
-		}
-		return rsa.VerifyPKCS1v15(key, opts.HashFunc(), digest, signature) == nil
+func encodeSign(number uint32, l limits, r keystore.Request) signRequest {
+	s := signRequest{limits: l, key: number, hash: r.Opts.HashFunc(), input: r.Input}
+	if pss, ok := r.Opts.(*rsa.PSSOptions); ok {
+		s.flags, s.salt = s.flags|flagPSS, int32(pss.SaltLength)
 	}
-	return false
+	if r.Message {
+		s.flags |= flagMessage
+	}
+	if r.Doubted {
+		s.flags |= flagDoubted
+	}
+	return s
 }

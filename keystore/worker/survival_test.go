@@ -1,6 +1,7 @@
 package worker_test
 
 import (
+	"context"
 	"crypto"
 	"crypto/sha256"
 	"errors"
@@ -15,6 +16,7 @@ import (
 
 	"signet/keystore"
 	"signet/keystore/worker"
+	"signet/softhsm"
 )
 
 func itoa(n int) string { return strconv.Itoa(n) }
@@ -66,9 +68,9 @@ func (l *load) back(t *testing.T) time.Duration {
 
 func TestAKilledWorkerIsReplacedUnderLoad(t *testing.T) {
 	t.Parallel()
-	var lost seen[error]
+	var states seen[keystore.State]
 	cfg := newHome(t).config()
-	cfg.Lost = func(cause error, _ time.Duration) { lost.add(cause) }
+	cfg.Keystore.Changed = states.add
 	token := start(t, cfg)
 	key, _ := generate(t, token, keystore.EC, 256)
 	l := sign(t, key, 8)
@@ -86,8 +88,17 @@ func TestAKilledWorkerIsReplacedUnderLoad(t *testing.T) {
 	if l.refused.Load() > 0 { // each lost signature had its second attempt
 		t.Errorf("%d of %d signatures were refused", l.refused.Load(), l.refused.Load()+l.signed.Load())
 	}
-	if told := lost.list(); len(told) != len(signals) || !strings.Contains(told[0].Error(), "killed") || !strings.Contains(told[1].Error(), "SIGSEGV") {
-		t.Errorf("Lost was told %q", told)
+	told := states.list()
+	if len(told) != 2*len(signals) {
+		t.Fatalf("Changed was told %+v, want away and back for each signal", told)
+	}
+	for i, state := range told {
+		if state.Up != (i%2 == 1) || state.Recoveries != (i+1)/2 || state.Up && (state.Outage <= 0 || state.Outage > 20*time.Second) {
+			t.Errorf("change %d is %+v", i, state)
+		}
+	}
+	if !strings.Contains(told[0].Cause.Error(), "killed") || !strings.Contains(told[2].Cause.Error(), "SIGSEGV") || keystore.Reason(told[0].Cause) != "its process ended" {
+		t.Errorf("the causes are %q and %q", told[0].Cause, told[2].Cause)
 	}
 }
 
@@ -111,7 +122,7 @@ func TestAStoppedWorkerIsKilledAndReplaced(t *testing.T) {
 	t.Logf("signing again %v after the worker was given up", l.back(t))
 }
 
-func TestACallHasItsDeadlineWhileTheWorkerHangs(t *testing.T) {
+func TestACallOutlivesAFrozenWorkerOrEndsInTime(t *testing.T) {
 	t.Parallel()
 	cfg := newHome(t).config()
 	cfg.Keystore.Timeout = 2 * time.Second
@@ -120,8 +131,13 @@ func TestACallHasItsDeadlineWhileTheWorkerHangs(t *testing.T) {
 	if err := syscall.Kill(token.PID(), syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	limited, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := token.Check(limited); !errors.Is(err, keystore.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("checking, with a deadline of its own: %v", err)
+	}
 	before := time.Now()
-	if err := signDigest(key); !errors.Is(err, keystore.ErrUnavailable) {
+	if err := signDigest(key); err != nil && !errors.Is(err, keystore.ErrUnavailable) {
 		t.Errorf("signing: %v", err)
 	}
 	if took := time.Since(before); took > 20*time.Second {
@@ -130,25 +146,93 @@ func TestACallHasItsDeadlineWhileTheWorkerHangs(t *testing.T) {
 	await(t, 30*time.Second, "signing again", func() bool { return signDigest(key) == nil })
 }
 
-// Put back, the folder of a SoftHSM2 token is not seen again until the module is initialized anew.
-func TestAModuleThatDoesNotRecoverIsReplaced(t *testing.T) {
+// Put back, the folder of a SoftHSM2 token is not seen again until the module is initialized anew: the keystore in the
+// worker does that, and the worker stays.
+func TestTheKeystoreInTheWorkerHealsItself(t *testing.T) {
 	t.Parallel()
 	home := newHome(t)
+	var states seen[keystore.State]
 	cfg := home.config()
-	cfg.Keystore.Timeout = 2 * time.Second
+	cfg.Keystore.Changed = states.add
+	cfg.Keystore.Patience = 100 * time.Millisecond
 	token := start(t, cfg)
 	key, _ := generate(t, token, keystore.EC, 256)
 	pid := token.PID()
-	tokens := home.Dir + "/tokens"
-	if err := os.Rename(tokens, tokens+".away"); err != nil {
-		t.Fatal(err)
-	}
-	await(t, 30*time.Second, "signing fails", func() bool { return signDigest(key) != nil })
-	if err := os.Rename(tokens+".away", tokens); err != nil {
-		t.Fatal(err)
-	}
+	home.takeAway(t)
+	await(t, 30*time.Second, "the token is away", func() bool { return signDigest(key) != nil && !token.State().Up })
+	home.putBack(t)
 	took := await(t, 30*time.Second, "signing again", func() bool { return signDigest(key) == nil })
-	t.Logf("signing again after %v, by the same worker: %t", took, token.PID() == pid)
+	t.Logf("signing again after %v", took)
+	if token.PID() != pid {
+		t.Error("it is another worker that signs")
+	}
+	await(t, 10*time.Second, "the parent knows that the token is back", func() bool { return token.State().Up })
+	if told := states.list(); len(told) != 2 || told[0].Up || !told[1].Up || told[1].Recoveries == 0 {
+		t.Errorf("Changed was told %+v", told)
+	}
+}
+
+func TestReadyWaitsForTheNextWorker(t *testing.T) {
+	t.Parallel()
+	token := start(t, newHome(t).config())
+	key, _ := generate(t, token, keystore.EC, 256)
+	ready := key.(keystore.Signer)
+	if err := syscall.Kill(token.PID(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	await(t, 10*time.Second, "the loss is known", func() bool { return token.State().Recoveries > 0 || !token.State().Up })
+	if err := ready.Ready(); err != nil {
+		t.Errorf("not ready within patience: %v", err)
+	}
+}
+
+// A cloned token signs while the home token's worker has nothing to sign with.
+func TestWorkersStandInForEachOther(t *testing.T) {
+	t.Parallel()
+	original := newHome(t)
+	first := start(t, original.config())
+	key, id := generate(t, first, keystore.EC, 256)
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	clone := original.clone(t)
+	open := func(h home) func(context.Context, keystore.Config) (keystore.Backend, error) {
+		return func(ctx context.Context, cfg keystore.Config) (keystore.Backend, error) {
+			c := h.config()
+			c.Keystore = cfg
+			return worker.Start(ctx, c)
+		}
+	}
+	set, err := keystore.OpenSet(t.Context(), []keystore.Named{
+		{Name: "home", Config: original.Cfg, OpenBackend: open(original)}, {Name: "clone", Config: clone.Cfg, OpenBackend: open(clone)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = set.Close() })
+	if _, err := set.Token("home"); !errors.Is(err, keystore.ErrNoToken) {
+		t.Errorf("a token in another process is handed out as one of this process: %v", err)
+	}
+	signer, err := set.Signer(t.Context(), "home", id, der(t, key.Public()), keystore.BarBorn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, err := set.Backend("home")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := sign(t, signer, 4)
+	await(t, 30*time.Second, "the load runs", func() bool { return l.signed.Load() > 50 })
+	original.takeAway(t)
+	await(t, 30*time.Second, "the home token is away", func() bool { return !at.State().Up })
+	before := l.signed.Load()
+	await(t, 30*time.Second, "the clone signs", func() bool { return l.signed.Load() > before+50 })
+	original.putBack(t)
+	await(t, 30*time.Second, "the home token is back", func() bool { return at.State().Up })
+	l.stop()
+	if l.refused.Load() > 0 {
+		t.Errorf("%d signatures were refused", l.refused.Load())
+	}
 }
 
 func TestAWrongPINIsTriedOnce(t *testing.T) {
@@ -201,6 +285,33 @@ func TestAPINThatIsRefusedToTheNextWorkerEndsTheAttempts(t *testing.T) {
 	}
 	if token.PID() != 0 {
 		t.Error("there is a worker")
+	}
+}
+
+// An operator who changes the PIN changes the file, too: the next worker is told, and the old PIN is tried once.
+func TestANewPINIsReadFromItsSource(t *testing.T) {
+	t.Parallel()
+	home := newHome(t)
+	var logins seen[error]
+	cfg := home.config()
+	cfg.Keystore.Observe = func(op string, _ time.Duration, err error) {
+		if op == "login" {
+			logins.add(err)
+		}
+	}
+	next := softhsm.NewPIN()
+	cfg.Keystore.PINSource = func() (string, error) { return next, nil }
+	token := start(t, cfg)
+	key, _ := generate(t, token, keystore.EC, 256)
+	if out, err := home.run("change-pin", "WORKER_TEST_PIN="+next); err != nil {
+		t.Fatalf("change PIN: %v: %s", err, out)
+	}
+	if err := syscall.Kill(token.PID(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	await(t, 30*time.Second, "signing again", func() bool { return signDigest(key) == nil })
+	if told := logins.list(); len(told) != 3 || !errors.Is(told[1], keystore.ErrPIN) || told[2] != nil {
+		t.Errorf("logins: %v, want one that succeeds, one that is refused, and one that succeeds", told)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -68,7 +69,7 @@ func TestKeysOfEveryTypeSignThroughTheWorker(t *testing.T) {
 		if err != nil {
 			t.Errorf("%s: %v", k.name, err)
 		}
-		again, err := token.Signer(t.Context(), id, der(t, key.Public()))
+		again, err := token.Signer(t.Context(), id, der(t, key.Public()), keystore.BarBorn)
 		if err == nil {
 			_, err = again.Sign(nil, k.digest, k.opts)
 		}
@@ -108,24 +109,81 @@ func TestEverythingElseOfTheTokenGoesThroughTheWorker(t *testing.T) {
 	if err := token.Check(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if info, err := token.Info(t.Context()); err != nil || info.Label != "test" {
-		t.Errorf("info is %+v, %v", info, err)
+	key, id := generate(t, token, keystore.EC, 256)
+	read, err := token.Inspect(t.Context(), id)
+	if err != nil || read.Info.Label != "test" || !bytes.Equal(der(t, read.Public), der(t, key.Public())) ||
+		read.Attributes["CKA_EXTRACTABLE"] != false || read.Attributes["CKA_LABEL"] != t.Name() {
+		t.Errorf("the token says %+v, %v", read, err)
 	}
-	_, id := generate(t, token, keystore.EC, 256)
-	read, err := token.Attributes(t.Context(), id)
-	if err != nil || read["CKA_EXTRACTABLE"] != false || read["CKA_LABEL"] != t.Name() {
-		t.Errorf("attributes are %v, %v", read, err)
+	if _, list := read.Attributes["CKA_ALLOWED_MECHANISMS"].([]string); !list {
+		t.Errorf("CKA_ALLOWED_MECHANISMS is %T", read.Attributes["CKA_ALLOWED_MECHANISMS"])
 	}
-	if _, list := read["CKA_ALLOWED_MECHANISMS"].([]string); !list {
-		t.Errorf("CKA_ALLOWED_MECHANISMS is %T", read["CKA_ALLOWED_MECHANISMS"])
+	attempts, err := token.Drill(t.Context(), id)
+	if err != nil || len(attempts) < 10 {
+		t.Errorf("%d attacks, %v", len(attempts), err)
+	}
+	for _, a := range attempts {
+		if a.Outcome == "yielded" {
+			t.Errorf("%s yielded: %s", a.Name, a.Result)
+		}
+	}
+	if token.Sessions() == 0 {
+		t.Error("no session is open after a check")
 	}
 	if err := token.Destroy(t.Context(), id); err != nil {
 		t.Error(err)
 	}
 	told := strings.Join(ops.list(), " ")
-	for _, op := range []string{"worker", "login", "connect", "seal", "unseal", "check", "info", "generate", "attributes", "destroy"} {
+	for _, op := range []string{"worker", "login", "connect", "seal", "unseal", "check", "generate", "inspect", "drill", "destroy"} {
 		if !strings.Contains(told, op) {
 			t.Errorf("Observe was not told of %q, only of: %s", op, told)
+		}
+	}
+}
+
+// The key that attests is found again by the next worker, too.
+func TestTheAttesterSignsThroughEveryWorker(t *testing.T) {
+	t.Parallel()
+	token := start(t, newHome(t).config())
+	key, id, err := token.Attester(t.Context())
+	if err != nil || len(id) == 0 {
+		t.Fatal(id, err)
+	}
+	for range 2 {
+		if err := signDigest(key); err != nil {
+			t.Error(err)
+		}
+		again, sameID, err := token.Attester(t.Context())
+		if err != nil || !bytes.Equal(id, sameID) || !bytes.Equal(der(t, again.Public()), der(t, key.Public())) {
+			t.Errorf("the attester is %x now, %v", sameID, err)
+		}
+		if err := syscall.Kill(token.PID(), syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestMessagesAreSignedThroughTheWorker(t *testing.T) {
+	t.Parallel()
+	token := start(t, newHome(t).config())
+	message := []byte("message")
+	digest := sha256.Sum256(message)
+	for _, k := range []struct {
+		kind keystore.KeyType
+		size int
+		hash crypto.Hash
+		of   []byte
+	}{{keystore.EC, 256, crypto.SHA256, digest[:]}, {keystore.RSA, 2048, crypto.SHA256, digest[:]}, {keystore.Ed25519, 256, 0, message}} {
+		key, _ := generate(t, token, k.kind, k.size)
+		signature, err := crypto.SignMessage(key, nil, message, k.hash)
+		if err == nil {
+			err = verify(key.Public(), k.of, signature, k.hash)
+		}
+		if err != nil {
+			t.Errorf("%s: %v", k.kind, err)
+		}
+		if _, err := crypto.SignMessage(key, nil, message, crypto.SHA1); !errors.Is(err, keystore.ErrUnsupported) && k.kind != keystore.Ed25519 {
+			t.Errorf("%s with SHA-1: %v", k.kind, err)
 		}
 	}
 }
@@ -152,16 +210,16 @@ func TestErrorsStayWhatTheyAre(t *testing.T) {
 			return err
 		}},
 		{"another key has the id", keystore.ErrMismatch, func() error {
-			_, err := token.Signer(t.Context(), id, der(t, other.Public()))
+			_, err := token.Signer(t.Context(), id, der(t, other.Public()), keystore.BarBorn)
 			return err
 		}},
 		{"no such key", keystore.ErrNotFound, func() error {
-			_, err := token.Signer(t.Context(), []byte("nothing"), der(t, key.Public()))
+			_, err := token.Signer(t.Context(), []byte("nothing"), der(t, key.Public()), keystore.BarBorn)
 			return err
 		}},
 		{"a destroyed key", keystore.ErrNotFound, func() error { return signDigest(gone) }},
 		{"a destroyed key, found again", keystore.ErrNotFound, func() error {
-			_, err := token.Signer(t.Context(), goneID, der(t, gone.Public()))
+			_, err := token.Signer(t.Context(), goneID, der(t, gone.Public()), keystore.BarBorn)
 			return err
 		}},
 		{"the caller has gone", keystore.ErrUnavailable, func() error { return token.Check(late) }},
@@ -199,7 +257,7 @@ func TestAKeyThatNobodyWaitsForIsNotKept(t *testing.T) {
 func TestOneWorkerServesManyCallersAtOnce(t *testing.T) {
 	t.Parallel()
 	token := start(t, newHome(t).config())
-	key, _ := generate(t, token, keystore.EC, 256)
+	key, id := generate(t, token, keystore.EC, 256)
 	var group sync.WaitGroup
 	for range 32 {
 		group.Go(func() {
@@ -207,7 +265,7 @@ func TestOneWorkerServesManyCallersAtOnce(t *testing.T) {
 				if err := signDigest(key); err != nil {
 					t.Error(err)
 				}
-				if _, err := token.Info(t.Context()); err != nil {
+				if _, err := token.Inspect(t.Context(), id); err != nil {
 					t.Error(err)
 				}
 			}
