@@ -34,6 +34,7 @@ type program struct {
 // server is a program whose parts are open and joined.
 type server struct {
 	log       *slog.Logger
+	stderr    io.Writer // for what workers leave there
 	now       func() time.Time
 	metrics   *metrics
 	db        *store.DB
@@ -63,7 +64,7 @@ func (c *Config) logger(w io.Writer) *slog.Logger {
 // build opens database and token and joins the parts into a server that listens on addr.
 func (p *program) build(ctx context.Context, log *slog.Logger, addr net.Addr) (_ *server, err error) {
 	c := &p.config
-	s := &server{log: log, now: p.now, metrics: newMetrics(), exclusive: !isPostgres(c.DatabaseURL)}
+	s := &server{log: log, stderr: p.stderr, now: p.now, metrics: newMetrics(), exclusive: !isPostgres(c.DatabaseURL)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())

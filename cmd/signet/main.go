@@ -44,6 +44,8 @@ type commands struct {
 	Migrate  migrateCommand   `cmd:"" help:"Bring the database to this program's schema and print its version."`
 	Health   healthCommand    `cmd:"" help:"Ask a running server whether it is ready; exit code 1 when it is not."`
 	Version  versionCommand   `cmd:"" help:"Print the version."`
+
+	TokenWorker tokenWorkerCommand `cmd:"" name:"token-worker" hidden:"" help:"Started by the server, with --pkcs11-worker: run the PKCS#11 library of one token."`
 }
 
 // invocation is what every command gets: data goes to stdout, words to stderr.

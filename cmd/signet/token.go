@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 
 	"signet/keystore"
+	"signet/keystore/worker"
 	"signet/softhsm"
 )
 
@@ -35,6 +36,15 @@ func (c *Config) tokenConfig(log *slog.Logger) (keystore.Config, error) {
 	}
 	return config, nil
 }
+
+// workerCommand is the name of the command below.
+const workerCommand = "token-worker"
+
+// tokenWorkerCommand is the other end of --pkcs11-worker.
+type tokenWorkerCommand struct{}
+
+// Run serves the token to the process that started this one.
+func (tokenWorkerCommand) Run(in *invocation) error { return worker.Main(in.ctx) }
 
 // syncToken makes what the token holds survive a power failure, which is SoftHSM2's only weakness of this kind: other
 // modules look after themselves, so that there is nothing to do.

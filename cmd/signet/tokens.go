@@ -15,6 +15,7 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"signet/keystore"
+	"signet/keystore/worker"
 )
 
 // defaultToken is the name of the token that the settings --pkcs11-… describe.
@@ -28,6 +29,7 @@ type furtherToken struct {
 	InitArgs    string        `yaml:"init-args"`
 	MaxSessions int           `yaml:"max-sessions"`
 	Timeout     time.Duration `yaml:"timeout"`
+	Worker      bool          `yaml:"worker"`
 }
 
 // furtherTokens is the setting tokens: tokens by name, beside the default one.
@@ -121,10 +123,36 @@ func (s *server) openTokens(ctx context.Context, c *Config) (err error) {
 		labels = append(labels, fmt.Sprintf("%q", all[i].Token))
 		all[i].Observe = func(op string, took time.Duration, err error) { s.metrics.token(name, op, took, err) }
 		all[i].Changed = func(state keystore.State) { s.tokenChanged(name, state) }
+		if c.inWorker(name) {
+			all[i].OpenBackend = s.startWorker
+		}
 	}
 	s.labels = strings.Join(labels, " or ")
 	s.tokens, err = keystore.OpenSet(ctx, all)
 	return err
+}
+
+// inWorker reports whether the server runs a token's module in another process. Commands never do: they are short.
+func (c *Config) inWorker(name string) bool {
+	if name == defaultToken {
+		return c.PKCS11Worker
+	}
+	return c.Tokens[name].Worker
+}
+
+// startWorker opens a token in another process of this program.
+func (s *server) startWorker(ctx context.Context, cfg keystore.Config) (keystore.Backend, error) {
+	program := "/proc/self/exe" // what runs now, whatever an upgrade has put in its place
+	if _, err := os.Stat(program); err != nil {
+		if program, err = os.Executable(); err != nil {
+			return nil, fmt.Errorf("find this program: %w", err)
+		}
+	}
+	token, err := worker.Start(ctx, worker.Config{Keystore: cfg, Program: program, Args: []string{workerCommand}, Stderr: s.stderr})
+	if err != nil { // or else the interface would hold a nil
+		return nil, err
+	}
+	return token, nil
 }
 
 // tokenChanged says once that a token went away and once that it is back.
