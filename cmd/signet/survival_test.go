@@ -162,6 +162,16 @@ func (l *load) verify(t *testing.T) {
 	}
 }
 
+// inBoth runs a test with the module in the server's process and in a worker.
+func inBoth(t *testing.T, test func(t *testing.T, flags ...string)) {
+	for name, flags := range map[string][]string{"in the server": nil, "in a worker": {"--pkcs11-worker"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, flags...)
+		})
+	}
+}
+
 // faultyServer is a server on a token that breaks on command, with a CA and a load on it.
 func faultyServer(t *testing.T, env []string, flags ...string) (*running, *load) {
 	t.Helper()
@@ -193,17 +203,18 @@ func TestHiccupsOfTheTokenCostNoRequest(t *testing.T) {
 		{"corrupted signatures", func(f *softhsmtest.Faults) { f.FlipBits(100) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			_, faults := softhsmtest.Faulty(t)
-			_, l := faultyServer(t, faults.Env())
-			c.damage(faults)
-			l.more(300, time.Minute)
-			faults.Clear()
-			l.more(20, 10*time.Second)
-			l.verify(t)
-			if l.refused > 0 {
-				t.Errorf("%d requests were refused", l.refused)
-			}
+			inBoth(t, func(t *testing.T, flags ...string) {
+				_, faults := softhsmtest.Faulty(t)
+				_, l := faultyServer(t, faults.Env(), flags...)
+				c.damage(faults)
+				l.more(300, time.Minute)
+				faults.Clear()
+				l.more(20, 10*time.Second)
+				l.verify(t)
+				if l.refused > 0 {
+					t.Errorf("%d requests were refused", l.refused)
+				}
+			})
 		})
 	}
 }
@@ -213,18 +224,21 @@ func TestAnOutageOfTheTokenIsSurvived(t *testing.T) {
 	_, removed := softhsmtest.Faulty(t)
 	_, disconnected := softhsmtest.Faulty(t)
 	_, remote := softhsmtest.Remote(t)
+	_, far := softhsmtest.Faulty(t)
 	for _, c := range []struct {
 		name         string
 		env          []string
 		damage, mend func()
+		flags        []string
 	}{
-		{"removed for two seconds", removed.Env(), removed.Remove, removed.Restore},
-		{"in need of C_Initialize", disconnected.Env(), disconnected.Disconnect, disconnected.Reconnect},
-		{"killed, and started again", remote.Env(), remote.Kill, remote.Restart},
+		{"removed for two seconds", removed.Env(), removed.Remove, removed.Restore, nil},
+		{"in need of C_Initialize", disconnected.Env(), disconnected.Disconnect, disconnected.Reconnect, nil},
+		{"in need of C_Initialize, in a worker", far.Env(), far.Disconnect, far.Reconnect, []string{"--pkcs11-worker"}},
+		{"killed, and started again", remote.Env(), remote.Kill, remote.Restart, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			r, l := faultyServer(t, c.env, "--pkcs11-patience", "500ms")
+			r, l := faultyServer(t, c.env, append(c.flags, "--pkcs11-patience", "500ms")...)
 			c.damage()
 			time.Sleep(2 * time.Second)
 			if l.mu.Lock(); time.Since(l.last) < time.Second {
@@ -256,8 +270,12 @@ func TestAnOutageOfTheTokenIsSurvived(t *testing.T) {
 
 func TestAHangingTokenAnswers503AndReadsGoOn(t *testing.T) {
 	t.Parallel()
+	inBoth(t, testHang)
+}
+
+func testHang(t *testing.T, flags ...string) {
 	_, faults := softhsmtest.Faulty(t)
-	r, l := faultyServer(t, faults.Env(), "--pkcs11-timeout", "4s")
+	r, l := faultyServer(t, faults.Env(), append(flags, "--pkcs11-timeout", "4s")...)
 	resume := faults.Hang("C_Sign")
 	for start := time.Now(); time.Since(start) < 8*time.Second; time.Sleep(100 * time.Millisecond) {
 		read := time.Now()
@@ -281,8 +299,12 @@ func TestAHangingTokenAnswers503AndReadsGoOn(t *testing.T) {
 
 func TestAWrongPINIsTriedOnceAndEndsTheStart(t *testing.T) {
 	t.Parallel()
+	inBoth(t, testWrongPIN)
+}
+
+func testWrongPIN(t *testing.T, flags ...string) {
 	_, faults := softhsmtest.Faulty(t)
-	s := newSite(t, "sqlite")
+	s := newSite(t, "sqlite", flags...)
 	s.args = append(s.args, "--pkcs11-pin-file", secretFile(t, "not-the-pin", 0o600))
 	before := faults.Counts().Logins
 	stderr := s.refuses(faults.Env()...)

@@ -124,7 +124,9 @@ func (s *server) openTokens(ctx context.Context, c *Config) (err error) {
 		all[i].Observe = func(op string, took time.Duration, err error) { s.metrics.token(name, op, took, err) }
 		all[i].Changed = func(state keystore.State) { s.tokenChanged(name, state) }
 		if c.inWorker(name) {
-			all[i].OpenBackend = s.startWorker
+			all[i].OpenBackend = func(ctx context.Context, cfg keystore.Config) (keystore.Backend, error) {
+				return s.startWorker(ctx, name, cfg)
+			}
 		}
 	}
 	s.labels = strings.Join(labels, " or ")
@@ -141,14 +143,19 @@ func (c *Config) inWorker(name string) bool {
 }
 
 // startWorker opens a token in another process of this program.
-func (s *server) startWorker(ctx context.Context, cfg keystore.Config) (keystore.Backend, error) {
+func (s *server) startWorker(ctx context.Context, name string, cfg keystore.Config) (keystore.Backend, error) {
 	program := "/proc/self/exe" // what runs now, whatever an upgrade has put in its place
 	if _, err := os.Stat(program); err != nil {
 		if program, err = os.Executable(); err != nil {
 			return nil, fmt.Errorf("find this program: %w", err)
 		}
 	}
-	token, err := worker.Start(ctx, worker.Config{Keystore: cfg, Program: program, Args: []string{workerCommand}, Stderr: s.stderr})
+	token, err := worker.Start(ctx, worker.Config{
+		Keystore: cfg, Program: program, Args: []string{workerCommand}, Stderr: s.stderr,
+		Lost: func(cause error) {
+			s.log.Error("the process of a token ended and is being replaced", "token", name, "error", cause)
+		},
+	})
 	if err != nil { // or else the interface would hold a nil
 		return nil, err
 	}

@@ -96,8 +96,15 @@ func (t *Token) spawn(ctx context.Context, later bool) (_ *process, err error) {
 	return p, nil
 }
 
-// bury ends the child and waits for it, but not for ever: one that hangs in a device driver cannot be killed.
+// bury ends the child and waits for it, but not for ever: one that hangs in a device driver cannot be killed. One that has
+// closed the pipe itself is about to say why.
 func (p *process) bury() {
+	if !errors.Is(p.cause(), errFrozen) {
+		select {
+		case <-p.exited:
+		case <-time.After(lastWords):
+		}
+	}
 	_ = p.cmd.Process.Kill() // an error means that it has ended already
 	select {
 	case <-p.exited:

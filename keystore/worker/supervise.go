@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"signet/keystore"
@@ -13,8 +14,12 @@ const (
 	longestPause = 500 * time.Millisecond
 	// settled is how long a worker has to live for its death to count as the first.
 	settled = 10 * time.Second
+	// probeTimeout is how long a new worker may take to sign.
+	probeTimeout = 2 * time.Second
 	// reaping is how long a killed worker is waited for. The next one is started beside one that does not end.
 	reaping = 5 * time.Second
+	// lastWords is how long a worker that ends by itself may take.
+	lastWords = 200 * time.Millisecond
 )
 
 // supervise replaces workers until the token is closed.
@@ -23,6 +28,9 @@ func (t *Token) supervise(ctx context.Context, p *process) {
 		<-p.dead
 		p.bury()
 		cause := p.cause()
+		if t.cfg.Lost != nil && !errors.Is(cause, errClosed) {
+			t.cfg.Lost(cause)
+		}
 		t.change(func() {
 			if time.Since(p.born) >= settled {
 				t.failures = 0
@@ -38,6 +46,12 @@ func (t *Token) supervise(ctx context.Context, p *process) {
 func (t *Token) replace(ctx context.Context) *process {
 	for t.pause(ctx) {
 		p, err := t.spawn(ctx, true)
+		if err == nil {
+			if err = t.try(ctx, p); err != nil {
+				p.fail(err)
+				p.bury()
+			}
+		}
 		if err != nil {
 			t.change(func() { t.failures, t.state.Cause = t.failures+1, err })
 			continue
@@ -60,6 +74,24 @@ func (t *Token) replace(ctx context.Context) *process {
 		return p
 	}
 	return nil
+}
+
+// try asks a worker that replaces another one for a signature: a module that hangs, or fails, in C_Sign may well log in. One
+// that looks for its token is left to that.
+func (t *Token) try(ctx context.Context, p *process) error {
+	t.mu.Lock()
+	up := p.state.Up
+	t.mu.Unlock()
+	if !up {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(keystore.Impatient(ctx), min(probeTimeout, t.Timeout()))
+	defer cancel()
+	_, err := check.on(ctx, p, true)
+	if !errors.Is(err, keystore.ErrUnavailable) { // what else is wrong with the token, its callers are told
+		return nil
+	}
+	return err
 }
 
 // pause waits before the next attempt, not at all after the first failure, and reports whether one is wanted.

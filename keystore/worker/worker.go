@@ -44,6 +44,9 @@ type Config struct {
 	Args     []string        // its arguments, without the program's name
 	Env      []string        // its environment; nil is this process's without the variables that begin with SIGNET_
 	Stderr   io.Writer       // gets what the worker writes there, such as the trace of a crash; nil discards it
+
+	// Lost, if set, is told why a worker ended that was not told to.
+	Lost func(cause error)
 }
 
 // Token is a token in another process. It is safe for concurrent use.
