@@ -33,11 +33,11 @@ var mayImport = map[string][]string{
 	"evidence": nil,
 	"api/wire": nil,
 
-	"client":     {"api/wire"},
-	"identity":   {"policy", "fault", "audit"},
-	"ca":         {"policy", "signer", "evidence", "fault", "audit"},
-	"store":      {"ca", "evidence", "identity", "policy", "fault", "audit"},
-	"softhsm":    {"keystore"},
+	"client":   {"api/wire"},
+	"identity": {"policy", "fault", "audit"},
+	"ca":       {"policy", "signer", "evidence", "fault", "audit"},
+	"store":    {"ca", "evidence", "identity", "policy", "fault", "audit"},
+	"softhsm":  {"keystore"},
 
 	"keystore/worker": {"keystore"},
 
