@@ -60,8 +60,11 @@ func (k *tokenKeys) Signer(ctx context.Context, r ca.KeyRef) (crypto.Signer, err
 
 // bar is what a token must say of a key when this grade is accepted. Only what was accepted in so many words lowers it.
 func bar(accept evidence.Grade) keystore.Bar {
-	if accept == evidence.Imported {
+	switch accept {
+	case evidence.Imported:
 		return keystore.BarHeld
+	case evidence.Asserted:
+		return keystore.BarAnyUse
 	}
 	return keystore.BarBorn
 }
