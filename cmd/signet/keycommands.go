@@ -93,11 +93,11 @@ func (d *desk) close() error {
 
 // token returns a token by the name that --token gives, and its name.
 func (d *desk) token(name string) (*keystore.Token, string, error) {
-	token, name, err := d.keys.named(name)
+	token, full, err := d.keys.named(name)
 	if errors.Is(err, keystore.ErrNoToken) {
 		return nil, "", usagef("no token is named %q in the settings; there are %q", name, d.tokens.Names())
 	}
-	return token, name, err
+	return token, full, err
 }
 
 // keyChoice is a key as a command line names it.

@@ -97,14 +97,19 @@ func (d *desk) owners(ctx context.Context) (*owners, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &owners{d.authority.TokenOf, all, map[string][]ca.CA{}, map[string][]ca.CA{}}
+	return ownersOf(d.authority.TokenOf, all), nil
+}
+
+// ownersOf indexes the CAs. home names the token with the key of each.
+func ownersOf(home func(ca.CA) string, all []ca.CA) *owners {
+	o := &owners{home, all, map[string][]ca.CA{}, map[string][]ca.CA{}}
 	for _, c := range all {
 		o.byID[string(c.KeyID)] = append(o.byID[string(c.KeyID)], c)
 		if len(c.PublicKey) > 0 {
 			o.byPublic[string(c.PublicKey)] = append(o.byPublic[string(c.PublicKey)], c)
 		}
 	}
-	return o, nil
+	return o
 }
 
 // identify tells whose a private key is, by CKA_ID and public key (DER; nil: not known).
