@@ -46,7 +46,7 @@ func (f *furtherTokens) UnmarshalText(text []byte) error {
 	if len(bytes.TrimSpace(text)) == 0 { // an empty variable counts as unset
 		return nil
 	}
-	all := furtherTokens{}
+	all := map[string]furtherToken{} // not the type itself, which the decoder would ask to read this very text
 	if err := yaml.NewDecoder(bytes.NewReader(text), yaml.DisallowUnknownField()).Decode(&all); err != nil {
 		return errors.New(yaml.FormatError(err, false, false))
 	}
