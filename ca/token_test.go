@@ -64,11 +64,18 @@ func (k *tokenKeys) Inspect(ctx context.Context, r ca.KeyRef) (evidence.Key, err
 	if err := k.check(); err != nil {
 		return evidence.Key{}, err
 	}
-	attributes, err := k.token.Attributes(ctx, r.ID)
+	found, err := k.token.Inspect(ctx, r.ID)
 	if errors.Is(err, keystore.ErrNotFound) {
 		return evidence.Key{}, fault.Wrap(fault.NotFound, "the token has no such key", err)
 	}
-	return evidence.Key{ID: r.ID, Type: "ec", Size: 256, PublicKey: r.PublicKey, Attributes: attributes, ReadAt: time.Now()}, err
+	if err != nil {
+		return evidence.Key{}, err
+	}
+	public, err := x509.MarshalPKIXPublicKey(found.Public)
+	return evidence.Key{
+		ID: r.ID, Type: string(found.Type), Size: found.Size, PublicKey: public, Attributes: found.Attributes, Mechanism: found.Mechanism,
+		ReadAt: time.Now(),
+	}, err
 }
 
 func (k *tokenKeys) Drill(context.Context, ca.KeyRef) (evidence.Drill, error) {

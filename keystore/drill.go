@@ -12,7 +12,7 @@ import (
 
 // Attempt is one attack on a private key and how it ended.
 type Attempt struct {
-	Name    string // "read-CKA_VALUE", "wrap-CKM_AES_KEY_WRAP"
+	Name    string // "read-CKA_VALUE", "wrap-CKM_AES_KEY_WRAP"; with "-again-" after the attempts to change the canary
 	Call    string // the PKCS#11 function
 	Target  string // "key", or "canary": a throwaway key of the same template
 	Outcome string // "refused", "yielded", "not-applicable" or "inconclusive"
@@ -86,11 +86,11 @@ func (t *Token) scout(ctx context.Context, id []byte) (*drill, error) {
 		d := &drill{token: t, id: id, public: p.public, raw: map[uint][]byte{}, mechanisms: map[uint]uint{}}
 		d.keyType, d.size = describe(p.public)
 		for _, attribute := range mirrored {
-			value, err := s.attribute(p.private, attribute)
-			if lost(err) {
+			value, known, err := s.told(p.private, attribute)
+			if err != nil {
 				return nil, err
 			}
-			if err == nil {
+			if known {
 				d.raw[attribute] = value
 			}
 		}

@@ -75,7 +75,7 @@ func (d *drill) decrypting(public *rsa.PublicKey, m rsaDecryption) func(*scene) 
 		if err != nil {
 			return verdict{attackNotApplicable, err.Error()}, nil
 		}
-		return x.answer(d.offers(m.mechanism, pkcs11.CKF_DECRYPT), func() error {
+		return d.using(x, m.mechanism, pkcs11.CKF_DECRYPT, func() error {
 			err := x.DecryptInit(x.handle, []*pkcs11.Mechanism{pkcs11.NewMechanism(m.mechanism, m.parameter())}, x.object)
 			if err != nil {
 				return err
@@ -94,7 +94,7 @@ func (d *drill) unwrapping(mechanism uint, parameter func() any, wrap func() ([]
 		if err != nil {
 			return verdict{attackNotApplicable, err.Error()}, nil
 		}
-		return x.answer(d.offers(mechanism, pkcs11.CKF_UNWRAP), func() error {
+		return d.using(x, mechanism, pkcs11.CKF_UNWRAP, func() error {
 			m := []*pkcs11.Mechanism{pkcs11.NewMechanism(mechanism, parameter())}
 			object, err := x.UnwrapKey(x.handle, m, x.object, wrapped, readableSecret(pkcs11.CKK_AES).ToSlice())
 			if err == nil {
@@ -153,6 +153,17 @@ func readableSecret(keyType int) crypto11.AttributeSet {
 
 // offers reports that the token lists the mechanism for this use.
 func (d *drill) offers(mechanism, use uint) bool { return d.mechanisms[mechanism]&use != 0 }
+
+// using judges a use of the key. CKR_KEY_TYPE_INCONSISTENT is what NSS says about an RSA key that may not be used so, and
+// no word about its type when the mechanism is for RSA keys.
+func (d *drill) using(x *scene, mechanism, use uint, attempt func() error) (verdict, error) {
+	offered := d.offers(mechanism, use)
+	v, err := x.answer(offered, attempt)
+	if unsuited := ckrName(pkcs11.Error(pkcs11.CKR_KEY_TYPE_INCONSISTENT)); v.result == unsuited && offered && d.keyType == RSA {
+		v.outcome = attackRefused
+	}
+	return v, err
+}
 
 // ecdhPeer makes a key pair on the curve of the key under attack and returns its public point, uncompressed.
 func ecdhPeer(public *ecdsa.PublicKey) func() ([]byte, error) {

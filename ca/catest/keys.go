@@ -220,7 +220,7 @@ func (k *Keys) Inspect(_ context.Context, r ca.KeyRef) (evidence.Key, error) {
 		return evidence.Key{}, err
 	}
 	return evidence.Key{
-		ID: r.ID, Label: key.label, Type: "ec", Size: 256, PublicKey: public, Attributes: maps.Clone(key.attributes),
+		ID: r.ID, Label: key.label, Type: "ec", Size: 256, Mechanism: "CKM_ECDSA", PublicKey: public, Attributes: maps.Clone(key.attributes),
 		Token: evidence.Token{Name: r.Token}, ReadAt: time.Now(),
 	}, nil
 }
