@@ -44,10 +44,6 @@ func (k *tokenKeys) Generate(ctx context.Context, r ca.KeyRequest) (crypto.Signe
 	key, err := token.Generate(ctx, keystore.Spec{
 		ID: r.ID, Label: r.Label, Type: keystore.KeyType(r.Spec.Type), Size: r.Spec.Size, Bar: keystore.BarHeld,
 	})
-	if errors.Is(err, keystore.ErrEvidence) && r.Accept != evidence.Imported { // NSS softokn
-		return nil, fault.Wrap(fault.Conflict, "the token does not show that a key was born in it and could never leave it, and drilled is needed; "+
-			"the key was destroyed again and signed nothing. A superuser may accept it with accept_key_grade \"imported\"", err)
-	}
 	if err != nil {
 		return nil, tokenFault(err)
 	}
