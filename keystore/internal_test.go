@@ -161,17 +161,35 @@ func TestThePoolPassesPermitsOn(t *testing.T) {
 	}
 }
 
-func TestATurnThatComesTooLateGoesToTheNext(t *testing.T) {
+func TestThePoolServesInOrder(t *testing.T) {
 	t.Parallel()
 	p := newPool(1)
-	leaver, next := make(chan struct{}), make(chan struct{})
-	p.waiters = []chan struct{}{leaver, next}
-	p.wake() // the turn of one who is giving up at this moment
-	p.leave(leaver)
-	select {
-	case <-next:
-	default:
-		t.Error("the turn is lost")
+	last, err := p.acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan int, 20)
+	for i := range 20 {
+		go func() {
+			permit, err := p.acquire(t.Context())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			served <- i
+			permit.end()
+		}()
+		for queued := 0; queued <= i; { // before the next one comes
+			p.mu.Lock()
+			queued = len(p.waiters)
+			p.mu.Unlock()
+		}
+	}
+	last.end()
+	for i := range 20 {
+		if got := <-served; got != i {
+			t.Fatalf("caller %d was served as number %d", got, i)
+		}
 	}
 }
 

@@ -19,9 +19,10 @@ type session struct {
 	epoch  uint64 // of the module when it was opened
 }
 
-// pool bounds the sessions of a token. It hands out permits; whoever has one may take an idle session or open a new
-// one. The permit of an abandoned call goes to somebody else, so that one lost answer does not cost a session for ever;
-// but no more than max calls are abandoned at once, so that neither sessions nor threads outgrow twice the bound.
+// pool bounds the sessions of a token. It hands out permits, to those who wait in their order; whoever has one may take
+// an idle session or open a new one. The permit of an abandoned call goes to somebody else, so that one lost answer does
+// not cost a session for ever; but no more than max calls are abandoned at once, so that neither sessions nor threads
+// outgrow twice the bound.
 type pool struct {
 	mu      sync.Mutex
 	max     int // permits when all is well
@@ -31,8 +32,15 @@ type pool struct {
 	stuck   int // abandoned calls that the module has not answered and that hold no permit any more
 	open    int
 	idle    []*session
-	waiters []chan struct{}
+	waiters []*waiter
 	closed  bool
+	drained chan struct{} // once closed: closed when no call is out
+}
+
+// waiter is a caller in the queue.
+type waiter struct {
+	turn    chan struct{} // closed when the waiting is over
+	granted bool          // with a permit; else the pool is closed
 }
 
 func newPool(max int) *pool { return &pool{max: max, limit: max} }
@@ -43,42 +51,50 @@ type permit struct {
 	ended, lent bool // guarded by pool.mu; lent: given to somebody else while the call is still out
 }
 
-// acquire waits for a permit; end must follow. It fails with [ErrUnavailable] when ctx ends or the pool is closed.
+// acquire waits for a permit; end must follow. It fails with [ErrUnavailable] when the pool is closed, or with why ctx
+// ended.
 func (p *pool) acquire(ctx context.Context) (*permit, error) {
-	for {
-		p.mu.Lock()
-		if p.closed {
-			p.mu.Unlock()
-			return nil, errClosed
-		}
-		if p.limit < p.max && time.Since(p.shrunk) > regrow {
-			p.limit = p.max
-		}
-		if p.used < p.limit {
-			p.used++
-			p.mu.Unlock()
-			return &permit{pool: p}, nil
-		}
-		turn := make(chan struct{})
-		p.waiters = append(p.waiters, turn)
+	p.mu.Lock()
+	if p.closed {
 		p.mu.Unlock()
-		if err := wait(ctx, turn); err != nil {
-			p.leave(turn)
-			return nil, err
-		}
+		return nil, errClosed
 	}
+	if p.limit < p.max && time.Since(p.shrunk) > regrow {
+		p.limit = p.max
+	}
+	w := &waiter{turn: make(chan struct{})}
+	p.waiters = append(p.waiters, w)
+	p.grant()
+	p.mu.Unlock()
+	err := wait(ctx, w.turn)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case err == nil && w.granted:
+		return &permit{pool: p}, nil
+	case err == nil:
+		return nil, errClosed
+	case w.granted: // at the same moment
+		p.used--
+		p.grant()
+	default:
+		p.waiters = slices.DeleteFunc(p.waiters, func(other *waiter) bool { return other == w })
+	}
+	return nil, err
 }
 
-// leave takes a caller out of the queue. A turn that came at the same moment goes to the next in line.
-func (p *pool) leave(turn chan struct{}) {
-	p.mu.Lock()
-	i := slices.Index(p.waiters, turn)
-	if i >= 0 {
-		p.waiters = slices.Delete(p.waiters, i, i+1)
+// grant gives free permits to the first in line. p is locked.
+func (p *pool) grant() {
+	for len(p.waiters) > 0 && p.used < p.limit {
+		w := p.waiters[0]
+		p.waiters = p.waiters[1:]
+		w.granted = true
+		p.used++
+		close(w.turn)
 	}
-	p.mu.Unlock()
-	if i < 0 {
-		p.wake()
+	if p.drained != nil && p.used+p.stuck == 0 {
+		close(p.drained)
+		p.drained = nil
 	}
 }
 
@@ -86,40 +102,28 @@ func (p *pool) leave(turn chan struct{}) {
 func (t *permit) end() {
 	p := t.pool
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	t.ended = true
 	if t.lent {
 		p.stuck--
 	} else {
 		p.used--
 	}
-	p.mu.Unlock()
-	p.wake()
+	p.grant()
 }
 
 // abandon lends the permit of a call that nobody waits for any more to the next in line.
 func (t *permit) abandon() {
 	p := t.pool
 	p.mu.Lock()
-	lend := !t.ended && p.stuck < p.max
-	if lend {
-		t.lent = true
-		p.used--
-		p.stuck++
-	}
-	p.mu.Unlock()
-	if lend {
-		p.wake()
-	}
-}
-
-// wake lets the longest waiting caller try again.
-func (p *pool) wake() {
-	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.waiters) > 0 {
-		close(p.waiters[0])
-		p.waiters = p.waiters[1:]
+	if t.ended || p.stuck == p.max {
+		return
 	}
+	t.lent = true
+	p.used--
+	p.stuck++
+	p.grant()
 }
 
 // take returns an idle session of this epoch, the one used last, or nil. Those of an earlier one ended with it.
@@ -167,29 +171,24 @@ func (p *pool) shrink() bool {
 	return p.open > 0
 }
 
-// close refuses new callers, waits until every permit is back, and returns the idle sessions.
+// close refuses new callers, waits until every call has returned, and returns the idle sessions.
 func (p *pool) close(ctx context.Context) ([]*session, error) {
 	p.mu.Lock()
 	p.closed = true
-	waiters := p.waiters
+	for _, w := range p.waiters {
+		close(w.turn)
+	}
 	p.waiters = nil
+	drained := make(chan struct{})
+	p.drained = drained
+	p.grant()
 	p.mu.Unlock()
-	for _, turn := range waiters {
-		close(turn)
+	if err := wait(ctx, drained); err != nil {
+		return nil, err
 	}
-	for {
-		p.mu.Lock()
-		if p.used+p.stuck == 0 {
-			idle := p.idle
-			p.idle = nil
-			p.mu.Unlock()
-			return idle, nil
-		}
-		turn := make(chan struct{})
-		p.waiters = append(p.waiters, turn)
-		p.mu.Unlock()
-		if err := wait(ctx, turn); err != nil {
-			return nil, err
-		}
-	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	idle := p.idle
+	p.idle = nil
+	return idle, nil
 }

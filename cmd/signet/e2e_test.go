@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -112,11 +113,16 @@ func (s *site) start(program string, env ...string) *running {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
-		s.t.Fatalf("start %s: %v", program, err)
-	}
+	started := make(chan error, 1)
 	address := make(chan string, 1)
 	go func() {
+		runtime.LockOSThread() // the kernel ends the server with the thread that started it
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err != nil {
+			return
+		}
 		lines := bufio.NewScanner(io.TeeReader(out, r.stdout))
 		for lines.Scan() {
 			if url, ok := strings.CutPrefix(lines.Text(), "signet: serving on "); ok {
@@ -127,6 +133,9 @@ func (s *site) start(program string, env ...string) *running {
 		r.code = cmd.ProcessState.ExitCode()
 		close(r.exited)
 	}()
+	if err := <-started; err != nil {
+		s.t.Fatalf("start %s: %v", program, err)
+	}
 	s.t.Cleanup(func() { r.stop(syscall.SIGKILL) })
 	select {
 	case url := <-address:

@@ -34,14 +34,15 @@ func (k *tokenKeys) Default() string { return k.tokens.Names()[0] }
 // Tokens implements [ca.Keys].
 func (k *tokenKeys) Tokens() []string { return k.tokens.Names() }
 
-// Generate implements [ca.Keys]. The key is on disk when it returns.
+// Generate implements [ca.Keys]. The key is on disk when it returns. That it cannot leave the token is proven here; what
+// the token says of its birth is for the grade, which is made before the key signs, and which says what to do about it.
 func (k *tokenKeys) Generate(ctx context.Context, r ca.KeyRequest) (crypto.Signer, error) {
 	token, _, err := k.named(r.Token)
 	if err != nil {
 		return nil, err
 	}
 	key, err := token.Generate(ctx, keystore.Spec{
-		ID: r.ID, Label: r.Label, Type: keystore.KeyType(r.Spec.Type), Size: r.Spec.Size, Bar: bar(r.Accept),
+		ID: r.ID, Label: r.Label, Type: keystore.KeyType(r.Spec.Type), Size: r.Spec.Size, Bar: keystore.BarHeld,
 	})
 	if err != nil {
 		return nil, tokenFault(err)
