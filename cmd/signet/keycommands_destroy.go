@@ -74,7 +74,7 @@ func (d *desk) lastCRL(ctx context.Context, c ca.CA) string {
 func (d *desk) remains(ctx context.Context, w io.Writer, c ca.CA) error {
 	var failed []error
 	for _, name := range d.tokens.Names() {
-		token, err := d.tokens.Token(name)
+		token, _, err := d.token(name)
 		if err != nil {
 			return err
 		}
