@@ -132,7 +132,7 @@ func (c *Config) modules() ([]tokenModule, error) {
 	all := []tokenModule{{path, c.PKCS11InitArgs, map[string]string{label: defaultToken}}}
 next:
 	for _, name := range c.Tokens.names() {
-		t := c.Tokens[name]
+		t := c.Tokens.byName[name]
 		for _, m := range all {
 			if m.path == t.Module {
 				m.names[t.Token] = name
