@@ -35,7 +35,8 @@ const (
 	CertAbandon        Action = "cert_abandon"          // the intent was never completed; the serial counts as revoked
 	CertExportPrivate  Action = "cert_export_private_key"
 	CRLPublish         Action = "crl_publish"
-	TokenPIN           Action = "token_pin" // of a PKCS#11 token; announced before it is changed
+	KeyDestroy         Action = "key_destroy" // of a key that is no CA's: intent, then result
+	TokenPIN           Action = "token_pin"   // of a PKCS#11 token; announced before it is changed
 	LoginSuccess       Action = "login_success"
 	LoginFailure       Action = "login_failure"
 	TokenRefresh       Action = "token_refresh"
@@ -58,7 +59,7 @@ const (
 var Actions = []Action{
 	CACreate, CAUpdate, CADelete, CARevoke, CAExportPrivateKey, CAReserve, CAAbandon,
 	CAAdopt, CALock, CAUnlock, CAKeyDrill, CAKeyEvidence, CAKeyAccept, CAKeyRefuse, CAKeyDestroy,
-	CertCreate, CertRevoke, CertReserve, CertAbandon, CertExportPrivate, CRLPublish, TokenPIN,
+	CertCreate, CertRevoke, CertReserve, CertAbandon, CertExportPrivate, CRLPublish, KeyDestroy, TokenPIN,
 	LoginSuccess, LoginFailure, TokenRefresh, Logout, SessionsInvalidate,
 	UserCreate, UserUpdate, UserDelete, OrgCreate, OrgUpdate, OrgDelete, OrgAddUser, OrgRemoveUser,
 	KEKRotate, KEKDestroy, KeyReseal,

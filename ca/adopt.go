@@ -292,7 +292,7 @@ func (a *Authority) recordAdoption(ctx context.Context, caller policy.Caller, pl
 	}
 	der, err := draft.Sign()
 	if err != nil {
-		return CA{}, fmt.Errorf("sign certificate of CA %d: %w", c.ID, err)
+		return CA{}, a.notSigned(c, fmt.Errorf("sign certificate of CA %d: %w", c.ID, err))
 	}
 	if c, err = a.cfg.Store.CompleteCA(ctx, c.ID, der, event(audit.CAAdopt, detail)); err != nil {
 		return CA{}, fmt.Errorf("complete CA: %w", err)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"signet/audit"
@@ -98,7 +97,7 @@ type Authority struct {
 	keygen    chan struct{} // bounds the leaf keys being made at once
 	issuers   sync.Map      // issuerKey -> *signer.Issuer; a CA's certificate and key never change
 	drills    drillSlots
-	pause     atomic.Int64 // until then (Unix nanoseconds) nothing is reserved: the token has just failed to sign
+	pauses    sync.Map // name of a token -> time.Time until which nothing is reserved for it: it has just failed to sign
 }
 
 // New returns an Authority. It does nothing until it is called; start Run for its background work.
@@ -117,7 +116,7 @@ var errTokenAway = &fault.Error{Code: fault.Unavailable, Message: "the signing t
 
 // tokenSigns refuses while the token of the issuer is known not to sign.
 func (a *Authority) tokenSigns(ctx context.Context, c CA) error {
-	if a.cfg.Now().UnixNano() < a.pause.Load() {
+	if until, ok := a.pauses.Load(a.TokenOf(c)); ok && a.cfg.Now().Before(until.(time.Time)) {
 		a.refused("token")
 		return errTokenAway
 	}
@@ -126,7 +125,7 @@ func (a *Authority) tokenSigns(ctx context.Context, c CA) error {
 		err = issuer.Ready()
 	}
 	if err != nil {
-		return a.refuse(fmt.Errorf("look whether CA %d can sign: %w", c.ID, err))
+		return a.notSigned(c, fmt.Errorf("look whether CA %d can sign: %w", c.ID, err))
 	}
 	return nil
 }
@@ -135,6 +134,14 @@ func (a *Authority) tokenSigns(ctx context.Context, c CA) error {
 type issuerKey struct {
 	id     int64
 	accept evidence.Grade
+}
+
+// notSigned classifies an error of a signature, and gives a token that failed a moment's rest.
+func (a *Authority) notSigned(c CA, err error) error {
+	if errors.Is(err, signer.ErrKey) {
+		a.pauses.Store(a.TokenOf(c), a.cfg.Now().Add(tokenPause))
+	}
+	return a.refuse(err)
 }
 
 // issuer returns what signs certificates for a CA.
@@ -222,7 +229,6 @@ func (a *Authority) refuse(err error) error {
 		return fault.Wrap(fault.Invalid, lint.Error(), nil)
 	case errors.Is(err, signer.ErrKey):
 		a.refused("token")
-		a.pause.Store(a.cfg.Now().Add(tokenPause).UnixNano())
 		return &fault.Error{Code: errTokenAway.Code, Message: errTokenAway.Message, RetryAfter: errTokenAway.RetryAfter, Err: err}
 	case errors.As(err, &classified) && classified.Code == fault.Unavailable:
 		a.refused("token")

@@ -72,7 +72,11 @@ func (a *Authority) CreateCA(ctx context.Context, caller policy.Caller, r Create
 	// 6. Sign and verify.
 	der, err := draft.Sign()
 	if err != nil {
-		return CA{}, a.refuse(fmt.Errorf("sign certificate of CA %d: %w", c.ID, err))
+		signs := c
+		if parent != nil {
+			signs = *parent
+		}
+		return CA{}, a.notSigned(signs, fmt.Errorf("sign certificate of CA %d: %w", c.ID, err))
 	}
 
 	// 7. Complete. From here on the CA exists.

@@ -14,8 +14,8 @@ type KeyRef struct {
 	ID        []byte // CKA_ID
 	PublicKey []byte // DER SubjectPublicKeyInfo that the key must have; nil: any
 
-	// Accept is the lowest grade with which the key may sign. A token judges by the attributes of the key alone, so
-	// that for it Drilled and Asserted are the same.
+	// Accept is the lowest grade with which the key may sign. A token judges by the attributes of the key alone: between
+	// Asserted and Drilled is for it only whether the key can do more than sign.
 	Accept evidence.Grade
 }
 

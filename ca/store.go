@@ -35,6 +35,8 @@ type Store interface {
 	PublicCA(ctx context.Context, id int64) (CA, error)
 	// CAs lists the CAs in scope and counts them all.
 	CAs(ctx context.Context, s Scope, p Page) ([]CA, int64, error)
+	// EveryCA lists the CAs in every state, Pending, Abandoned and deleted ones too: whose is a key in a token?
+	EveryCA(ctx context.Context, p Page) ([]CA, error)
 	// CAsByName finds every CA in scope with exactly this name.
 	CAsByName(ctx context.Context, s Scope, name string) ([]CA, error)
 	// Children lists the CAs certified by this one.

@@ -158,16 +158,12 @@ func (t *Token) remember(k *key) *key {
 
 // Destroy deletes the key pair with this CKA_ID. Errors: [ErrNotFound], [ErrUnavailable].
 func (t *Token) Destroy(ctx context.Context, id []byte) error {
-	_, err := call(ctx, t, operation[struct{}]{name: "destroy", lock: t.slot.generating, run: func(s *session) (struct{}, error) {
-		private, err := s.find(1, template(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY, pkcs11.CKA_ID, id).ToSlice()...)
-		if err != nil {
-			return struct{}{}, err
-		}
-		if len(private) == 0 {
-			return struct{}{}, t.absent(s)
-		}
-		return struct{}{}, s.destroy(id, keyPair)
-	}})
+	epoch := t.module.epoch.Load()
+	err := t.destroy(ctx, id)
+	if errors.Is(err, pkcs11.Error(pkcs11.CKR_FUNCTION_FAILED)) && t.module.restart(ctx, epoch) == nil {
+		// To tpm2-pkcs11 a key is in use from the first operation that it refused until the library ends.
+		err = t.destroy(ctx, id)
+	}
 	t.mu.Lock()
 	if k := t.keys[string(id)]; k != nil {
 		k.found.Store(nil)
@@ -178,6 +174,20 @@ func (t *Token) Destroy(ctx context.Context, id []byte) error {
 		return fmt.Errorf("destroy key %x: %w", id, err)
 	}
 	return nil
+}
+
+func (t *Token) destroy(ctx context.Context, id []byte) error {
+	_, err := call(ctx, t, operation[struct{}]{name: "destroy", lock: t.slot.generating, run: func(s *session) (struct{}, error) {
+		private, err := s.find(1, template(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY, pkcs11.CKA_ID, id).ToSlice()...)
+		if err != nil {
+			return struct{}{}, err
+		}
+		if len(private) == 0 {
+			return struct{}{}, t.absent(s)
+		}
+		return struct{}{}, s.destroy(id, keyPair)
+	}})
+	return err
 }
 
 // The classes of the objects to be destroyed, the private ones first.

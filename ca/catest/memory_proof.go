@@ -107,6 +107,15 @@ func (m *Memory) AdoptCA(ctx context.Context, c ca.CA, e audit.Event) (ca.CA, er
 	return adopted, nil
 }
 
+// EveryCA implements ca.Store.
+func (m *Memory) EveryCA(ctx context.Context, p ca.Page) ([]ca.CA, error) {
+	if err := m.begin(ctx, "EveryCA"); err != nil {
+		return nil, err
+	}
+	defer m.mu.Unlock()
+	return values(cut(byID(m.authorities, authorityID, func(*authority) bool { return true }), authorityID, p)), nil
+}
+
 // AbandonCA implements ca.Store.
 func (m *Memory) AbandonCA(ctx context.Context, id int64, r ca.Revocation, e audit.Event) error {
 	if err := m.begin(ctx, "AbandonCA"); err != nil {

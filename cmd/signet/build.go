@@ -90,7 +90,7 @@ func (p *program) build(ctx context.Context, log *slog.Logger, addr net.Addr) (_
 	}
 	s.authority = ca.New(ca.Config{
 		Store: p.store(s.db), Keys: s.keys, PublicURL: base,
-		CRLValidity: c.CRLValidity, CRLRefresh: c.CRLRefresh, DrillInterval: drillInterval, Version: programVersion(),
+		CRLValidity: c.CRLValidity, CRLRefresh: c.CRLRefresh, DrillInterval: c.KeyDrillInterval, Version: programVersion(),
 		Now: p.now, Hooks: s.metrics.hooks(s.failed),
 	})
 	if s.people, err = identity.New(identity.Config{

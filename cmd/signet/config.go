@@ -42,6 +42,8 @@ type Config struct {
 	Tokens            furtherTokens `name:"tokens" env:"SIGNET_TOKENS" placeholder:"YAML" group:"Token" help:"Further tokens by name: a YAML mapping of names to module, token, pin-file and, optionally, init-args, max-sessions, timeout and worker, as a mapping in the settings file, as text, or @FILE. The token of the settings above is named default. A CA is made on the token that it asks for; one whose key several tokens hold signs on another one while its own is away."`
 	AcceptMissingKeys bool          `name:"accept-missing-ca-keys" env:"SIGNET_ACCEPT_MISSING_CA_KEYS" default:"false" group:"Token" help:"Start although the token has the key of none of the CAs in the database: for a database whose CA keys were destroyed on purpose."`
 
+	KeyDrillInterval time.Duration `name:"key-drill-interval" env:"SIGNET_KEY_DRILL_INTERVAL" default:"24h" group:"Token" help:"How often the key of each CA is attacked; 0 leaves it to the start of the server and to requests. A drill makes refusals in the log of an HSM."`
+
 	CRLValidity time.Duration `name:"crl-validity" env:"SIGNET_CRL_VALIDITY" default:"168h" group:"Revocation lists" help:"From a list's thisUpdate to its nextUpdate."`
 	CRLRefresh  time.Duration `name:"crl-refresh" env:"SIGNET_CRL_REFRESH" default:"24h" group:"Revocation lists" help:"A list that did not change is replaced so long before its nextUpdate."`
 
@@ -82,6 +84,8 @@ func (c *Config) check() error {
 		return usagef("--pkcs11-max-sessions must not be negative")
 	case c.CRLRefresh >= c.CRLValidity:
 		return usagef("--crl-refresh (%s) must be shorter than --crl-validity (%s)", c.CRLRefresh, c.CRLValidity)
+	case c.KeyDrillInterval < 0:
+		return usagef("--key-drill-interval must not be negative")
 	case c.PasswordCost < 4 || c.PasswordCost > 31:
 		return usagef("--password-cost must be between 4 and 31")
 	}

@@ -53,7 +53,7 @@ func TestDefaultsAreThoseOfTheContract(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Config{
-		DataDir: "./var", Listen: "127.0.0.1:8000", ShutdownTimeout: 30 * time.Second, PKCS11Timeout: 10 * time.Second, PKCS11Patience: 3 * time.Second,
+		DataDir: "./var", Listen: "127.0.0.1:8000", ShutdownTimeout: 30 * time.Second, PKCS11Timeout: 10 * time.Second, PKCS11Patience: 3 * time.Second, KeyDrillInterval: 24 * time.Hour,
 		CRLValidity: 168 * time.Hour, CRLRefresh: 24 * time.Hour, LoginRate: loginRate{Attempts: 5, Per: time.Minute},
 		AccessTokenTTL: 15 * time.Minute, RefreshTokenTTL: 24 * time.Hour, PasswordCost: 12, LogLevel: "info", LogFormat: "text",
 	}

@@ -19,15 +19,26 @@ type keyKind struct {
 
 func (k keyKind) String() string { return fmt.Sprintf("%s-%d", k.keyType, k.size) }
 
-// interop is what a server answers who wants a CA with a key of this kind, by token: 201 or the refusal. What the tokens
-// do below the server is in keystore/tokentest.
-var interop = map[string]map[keyKind]int{
-	"SoftHSM2":     {{"rsa", 2048}: http.StatusCreated, {"ec", 256}: http.StatusCreated, {"ec", 384}: http.StatusCreated, {"ec", 521}: http.StatusCreated, {"ed25519", 256}: http.StatusCreated},
-	"p11-kit":      {{"rsa", 2048}: http.StatusCreated, {"ec", 256}: http.StatusCreated, {"ec", 384}: http.StatusCreated, {"ed25519", 256}: http.StatusBadRequest},
-	"TPM2":         {{"rsa", 2048}: http.StatusCreated, {"rsa", 3072}: http.StatusCreated, {"rsa", 4096}: http.StatusBadRequest, {"ec", 256}: http.StatusCreated, {"ec", 384}: http.StatusCreated, {"ec", 521}: http.StatusBadRequest, {"ed25519", 256}: http.StatusBadRequest},
-	"OpenCryptoki": {{"rsa", 2048}: http.StatusCreated, {"rsa", 3072}: http.StatusCreated, {"ec", 256}: http.StatusBadRequest, {"ed25519", 256}: http.StatusBadRequest},
-	// NSS does not tell where a key was made, and a CA asks for one that was born in the token.
-	"NSS": {{"rsa", 2048}: http.StatusInternalServerError, {"ec", 256}: http.StatusInternalServerError, {"ed25519", 256}: http.StatusBadRequest},
+// ca is the request for a root CA with such a key.
+func (k keyKind) ca() object {
+	return object{"name": k.String(), "subject_dn": "CN=" + k.String() + ",O=Example", "key_type": k.keyType, "key_size": k.size}
+}
+
+// interop is what a server answers who wants a CA with a key in a token. What the tokens do below the server is in
+// keystore/tokentest.
+var interop = map[string]struct {
+	grade   string // of every key that it makes: what the drill leaves of what the attributes say
+	makes   []keyKind
+	refuses []keyKind
+}{
+	"SoftHSM2": {"drilled", []keyKind{{"rsa", 2048}, {"ec", 256}, {"ec", 384}, {"ec", 521}, {"ed25519", 256}}, nil},
+	"p11-kit":  {"drilled", []keyKind{{"rsa", 2048}, {"ec", 256}, {"ec", 384}}, []keyKind{{"ed25519", 256}}},
+	// Its attributes are its own notes, which it lets anybody change.
+	"TPM2": {"asserted", []keyKind{{"rsa", 2048}, {"rsa", 3072}, {"ec", 256}, {"ec", 384}}, []keyKind{{"rsa", 4096}, {"ec", 521}, {"ed25519", 256}}},
+	// It makes public copies of private keys.
+	"OpenCryptoki": {"asserted", []keyKind{{"rsa", 2048}, {"rsa", 3072}}, []keyKind{{"ec", 256}, {"ed25519", 256}}},
+	// It does not tell where a key was made, and wraps what it calls not extractable.
+	"NSS": {"imported", []keyKind{{"rsa", 2048}, {"ec", 256}, {"ec", 384}, {"ec", 521}}, []keyKind{{"ed25519", 256}}},
 }
 
 func TestInteropACALivesInEveryToken(t *testing.T) {
@@ -38,28 +49,42 @@ func TestInteropACALivesInEveryToken(t *testing.T) {
 			serve := serveBeside(t, start(t))
 			r := serve()
 			r.firstUser()
-			made := map[keyKind]int64{}
-			for kind, want := range interop[name] {
-				authority := r.must(want, "POST", "/api/v1/cas/", object{"name": kind.String(), "subject_dn": "CN=" + kind.String() + ",O=Example",
-					"key_type": kind.keyType, "key_size": kind.size})
-				if want == http.StatusCreated {
-					made[kind] = id(authority)
-				}
+			made := map[string]int64{}
+			for _, kind := range interop[name].makes {
+				made[kind.String()] = r.createGraded(kind, interop[name].grade)
 			}
-			for kind, authority := range made {
-				r.useCA(kind.String(), authority)
+			for _, kind := range interop[name].refuses {
+				r.must(http.StatusBadRequest, "POST", "/api/v1/cas/", kind.ca())
+			}
+			for name, authority := range made {
+				r.useCA(name, authority)
 			}
 			if code := r.stop(syscall.SIGTERM); code != 0 {
 				t.Fatalf("SIGTERM: exit code %d, want 0:\n%s", code, r.stderr)
 			}
 			r = serve()
 			r.login(rootName, rootPassword)
-			for kind, authority := range made {
-				r.useCA(kind.String(), authority)
+			for name, authority := range made {
+				r.useCA(name, authority)
 			}
 			noSecretLeaked(t, r)
 		})
 	}
+}
+
+// createGraded makes a CA whose key has this grade. A lower grade than drilled must be accepted, or there is no CA.
+func (r *running) createGraded(kind keyKind, grade string) int64 {
+	r.t.Helper()
+	request := kind.ca()
+	if grade != "drilled" {
+		r.must(http.StatusConflict, "POST", "/api/v1/cas/", request)
+		request["accept_key_grade"] = grade
+	}
+	made := r.must(http.StatusCreated, "POST", "/api/v1/cas/", request)
+	if made["key_grade"] != grade {
+		r.t.Errorf("%v: the grade is %v, want %s", kind, made["key_grade"], grade)
+	}
+	return id(made)
 }
 
 // serveBeside returns what starts a server on the token, each time with the same database.

@@ -35,8 +35,10 @@ func start(t testing.TB, dir string, cmd *exec.Cmd) *daemon {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)
 	go func() {
-		// The signal comes when the thread ends that started the process (PR_SET_PDEATHSIG): keep it.
+		// The signal comes when the thread ends that started the process (PR_SET_PDEATHSIG): keep it, and afterwards give
+		// it back, as other processes may have been started from it.
 		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
 		defer close(d.ended)
 		err := cmd.Start()
 		started <- err

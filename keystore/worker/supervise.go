@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"signet/keystore"
@@ -16,6 +17,8 @@ const (
 	settled = 10 * time.Second
 	// probeTimeout is how long a new worker may take to sign.
 	probeTimeout = 2 * time.Second
+	// maxIdentifying is how many keys are looked for before a token counts as another one.
+	maxIdentifying = 16
 	// reaping is how long a killed worker is waited for. The next one is started beside one that does not end.
 	reaping = 5 * time.Second
 	// lastWords is how long a worker that ends by itself may take.
@@ -87,11 +90,33 @@ func (t *Token) try(ctx context.Context, p *process) error {
 	}
 	ctx, cancel := context.WithTimeout(keystore.Impatient(ctx), min(probeTimeout, t.Timeout()))
 	defer cancel()
-	_, err := check.on(ctx, p, true)
-	if !errors.Is(err, keystore.ErrUnavailable) { // what else is wrong with the token, its callers are told
-		return nil
+	if err := t.identify(ctx, p); err != nil {
+		return err
 	}
+	_, err := check.on(ctx, p, true)
 	return err
+}
+
+// identify makes sure that a new worker has not found another token under the label: one of the keys that were used is in
+// it, if any was.
+func (t *Token) identify(ctx context.Context, p *process) (err error) {
+	t.mu.Lock()
+	var used []*key
+	for _, k := range t.keys {
+		if !k.attests && len(used) < maxIdentifying { // an attestation key would be made where there is none
+			used = append(used, k)
+		}
+	}
+	t.mu.Unlock()
+	for _, k := range used {
+		if err = p.introduce(ctx, k); !errors.Is(err, keystore.ErrNotFound) && !errors.Is(err, keystore.ErrMismatch) && !errors.Is(err, keystore.ErrEvidence) {
+			return err
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%w: it is another token, with none of the keys that were used: %w", keystore.ErrUnavailable, err)
+	}
+	return nil
 }
 
 // pause waits before the next attempt, not at all after the first failure, and reports whether one is wanted.

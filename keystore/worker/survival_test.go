@@ -172,6 +172,30 @@ func TestTheKeystoreInTheWorkerHealsItself(t *testing.T) {
 	}
 }
 
+func TestANewWorkerStaysAwayFromAnotherToken(t *testing.T) {
+	t.Parallel()
+	home, other := newHome(t), newHome(t) // of the same label
+	cfg := home.config()
+	cfg.Keystore.Patience = 100 * time.Millisecond
+	cfg.Keystore.PINSource = func() (string, error) { return other.Cfg.PIN, nil }
+	token := start(t, cfg)
+	key, _ := generate(t, token, keystore.EC, 256)
+	home.takeAway(t)
+	if err := os.Rename(other.Dir+"/tokens", home.Dir+"/tokens"); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(token.PID(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	await(t, 30*time.Second, "the other token is recognized", func() bool {
+		state := token.State()
+		return !state.Up && strings.Contains(state.Cause.Error(), "another token")
+	})
+	if err := signDigest(key); !errors.Is(err, keystore.ErrUnavailable) {
+		t.Errorf("signing meanwhile: %v", err)
+	}
+}
+
 func TestReadyWaitsForTheNextWorker(t *testing.T) {
 	t.Parallel()
 	token := start(t, newHome(t).config())

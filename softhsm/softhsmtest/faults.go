@@ -137,7 +137,8 @@ func (f *Faults) DropSessions() { f.add(wordDropped) }
 // DieAtSign makes a session end at C_SignInit and at C_Sign with a probability. One signature is two chances to die.
 func (f *Faults) DieAtSign(perMille int) { f.set(wordDying, uint32(perMille)) }
 
-// Fail makes a function answer ckr with a probability, until it is called again with another one.
+// Fail makes a function answer ckr with a probability, until it is called again with another one. CKR_OK is the answer of
+// a function that pretends: it did nothing.
 func (f *Faults) Fail(function string, ckr uint, perMille int) {
 	f.rule(function, ckr, perMille, unlimited)
 }

@@ -128,7 +128,8 @@ func (s *Server) start() error {
 	s.ended = make(chan struct{})
 	started := make(chan error)
 	go func() {
-		runtime.LockOSThread() // the kernel ends the server with the thread that started it
+		runtime.LockOSThread()         // the kernel ends the server with the thread that started it
+		defer runtime.UnlockOSThread() // a thread that ends takes along what else was started from it
 		defer close(s.ended)
 		err := cmd.Start()
 		started <- err

@@ -142,6 +142,7 @@ func (c *cluster) serve(credential *syscall.Credential, program string, args ...
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread()
+		defer runtime.UnlockOSThread() // a thread that ends takes along what else was started from it
 		defer close(c.ended)
 		err := cmd.Start()
 		log.Close() // the server has its own descriptor
