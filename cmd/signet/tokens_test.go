@@ -13,15 +13,15 @@ import (
 )
 
 // entry is a further token as the setting tokens has it.
-func entry(t *testing.T, name string, cfg keystore.Config) string {
+func entry(t *testing.T, name string, cfg keystore.Config, worker bool) string {
 	t.Helper()
-	return fmt.Sprintf("  %s: {module: %s, token: %s, pin-file: %s}\n", name, cfg.Module, cfg.Token, secretFile(t, cfg.PIN, 0o600))
+	return fmt.Sprintf("  %s: {module: %s, token: %s, pin-file: %s, worker: %t}\n", name, cfg.Module, cfg.Token, secretFile(t, cfg.PIN, 0o600), worker)
 }
 
 func TestTokensAreReadFromTheFileTheFlagAndAFileOfTheirOwn(t *testing.T) {
 	t.Parallel()
-	one := "vault: {module: /lib/hsm.so, token: ca, pin-file: /etc/pin, max-sessions: 4, timeout: 5s}"
-	want := furtherToken{Module: "/lib/hsm.so", Token: "ca", PINFile: "/etc/pin", MaxSessions: 4, Timeout: 5 * time.Second}
+	one := "vault: {module: /lib/hsm.so, token: ca, pin-file: /etc/pin, max-sessions: 4, timeout: 5s, worker: true}"
+	want := furtherToken{Module: "/lib/hsm.so", Token: "ca", PINFile: "/etc/pin", MaxSessions: 4, Timeout: 5 * time.Second, Worker: true}
 	for name, args := range map[string][]string{
 		"a mapping in the settings file": {"--config", file(t, "tokens:\n  "+one+"\n")},
 		"text":                           {"--tokens", one},
@@ -48,8 +48,12 @@ func TestTokensAreReadFromTheFileTheFlagAndAFileOfTheirOwn(t *testing.T) {
 
 func TestACAIsMadeOnTheTokenThatIsAskedFor(t *testing.T) {
 	t.Parallel()
+	inBoth(t, testSecondToken)
+}
+
+func testSecondToken(t *testing.T, flags ...string) {
 	cfg, second := softhsmtest.Faulty(t)
-	s := newSite(t, "sqlite", "--tokens", entry(t, "vault", cfg))
+	s := newSite(t, "sqlite", append(flags, "--tokens", entry(t, "vault", cfg, len(flags) > 0))...)
 	r := s.start("signet")
 	r.firstUser()
 	request := object{"name": "Vault", "subject_dn": "CN=Vault", "key_type": "ec", "key_size": 256, "token": "vault"}
@@ -97,8 +101,13 @@ func TestACAIsMadeOnTheTokenThatIsAskedFor(t *testing.T) {
 
 func TestAClonedTokenTakesOverAndGivesBack(t *testing.T) {
 	t.Parallel()
+	inBoth(t, testTwins)
+}
+
+// testTwins has the twin in the server's process, wherever its home token is.
+func testTwins(t *testing.T, flags ...string) {
 	_, home := softhsmtest.Faulty(t)
-	s := newSite(t, "sqlite")
+	s := newSite(t, "sqlite", flags...)
 	r := s.start("signet", home.Env()...)
 	r.firstUser()
 	authority := r.createCA("Cloned")
@@ -107,7 +116,7 @@ func TestAClonedTokenTakesOverAndGivesBack(t *testing.T) {
 	r.stop(syscall.SIGTERM)
 
 	cfg, twin := home.Clone(t)
-	s.args = append(s.args, "--pkcs11-timeout", "4s", "--tokens", entry(t, "twin", cfg))
+	s.args = append(s.args, "--pkcs11-timeout", "4s", "--tokens", entry(t, "twin", cfg, false))
 	r = s.start("signet", home.Env()...)
 	r.login(rootName, rootPassword)
 	l := r.startLoad(authority, csr(t, "www.example.com"))
