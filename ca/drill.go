@@ -2,6 +2,7 @@ package ca
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -42,14 +43,18 @@ func (a *Authority) Drill(ctx context.Context, caller policy.Caller, id int64) (
 	return a.drill(ctx, caller, c, OnRequest)
 }
 
-// drill examines the key of a CA and records it.
+// drill examines the key of a CA and records it, also when the attacks left something behind, which is an error: a key
+// that gave way locks its CA whatever else went wrong.
 func (a *Authority) drill(ctx context.Context, caller policy.Caller, c CA, t Trigger) (KeyDrill, error) {
 	e, err := a.examine(ctx, c.KeyRef(), t)
 	if err != nil {
-		return KeyDrill{}, a.refuse(err)
+		err = a.refuse(err)
+	}
+	if len(e.drill.Attacks) == 0 && err != nil {
+		return KeyDrill{}, err
 	}
 	e.drill.CAID = c.ID
-	return e.drill, a.record(ctx, caller, c, e.drill)
+	return e.drill, errors.Join(err, a.record(ctx, caller, c, e.drill))
 }
 
 // record stores a drill with what follows from it, in one transaction.

@@ -63,7 +63,8 @@ type examined struct {
 	drill KeyDrill
 }
 
-// examine reads a key back from its token and attacks it.
+// examine reads a key back from its token and attacks it. An error beside a drill says that the attacks left something
+// behind in the token: what they achieved counts all the same.
 func (a *Authority) examine(ctx context.Context, ref KeyRef, t Trigger) (examined, error) {
 	if ref.Token == "" {
 		ref.Token = a.cfg.Keys.Default()
@@ -79,7 +80,10 @@ func (a *Authority) examine(ctx context.Context, ref KeyRef, t Trigger) (examine
 	}
 	drill, err := a.cfg.Keys.Drill(ctx, ref)
 	if err != nil {
-		return examined{}, fmt.Errorf("drill key %x: %w", ref.ID, err)
+		err = fmt.Errorf("drill key %x: %w", ref.ID, err)
+	}
+	if len(drill.Attacks) == 0 && err != nil {
+		return examined{}, err
 	}
 	e := examined{key: key, drill: KeyDrill{Drill: drill, Trigger: t}}
 	e.drill.Grade, e.drill.Reasons = evidence.GradeOf(key.Attributes, drill)
@@ -87,7 +91,7 @@ func (a *Authority) examine(ctx context.Context, ref KeyRef, t Trigger) (examine
 	if a.cfg.Hooks.Drilled != nil {
 		a.cfg.Hooks.Drilled(t, e.drill.Grade)
 	}
-	return e, nil
+	return e, err
 }
 
 // conclusive reports whether a grade says something of the key. A token that went away in the middle of a drill leaves

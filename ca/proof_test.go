@@ -230,6 +230,29 @@ func TestADrillLocksAndUnlocks(t *testing.T) {
 	}
 }
 
+func TestAYieldLocksAlsoWhenTheDrillLeftSomethingBehind(t *testing.T) {
+	t.Parallel()
+	v := newVault(t)
+	c := v.createCA(t, acmeAdmin, nil)
+	v.soft.Set(evidence.Yielded, nil)
+	v.soft.Leave(fault.New(fault.Internal, "the drill left a key behind in the token"))
+	_, err := v.Drill(t.Context(), acmeAdmin, c.ID)
+	wantFault(t, err, fault.Internal, "left a key behind")
+	if p := v.get(t, c.ID).Proof; p.Locked == "" || p.Grade != evidence.Asserted {
+		t.Errorf("%+v", p)
+	}
+	v.last(t, audit.CALock)
+	if drills, err := v.Drills(t.Context(), acmeAdmin, c.ID); err != nil || len(drills) != 2 {
+		t.Errorf("%d drills, %v", len(drills), err)
+	}
+	v.soft.Set(evidence.Refused, nil)
+	_, err = v.CreateCA(t.Context(), acmeAdmin, caRequest("Another"))
+	wantFault(t, err, fault.Internal, "left a key behind")
+	if !strings.Contains(v.last(t, audit.CAKeyRefuse).Detail, "was destroyed") {
+		t.Error("the new key was left behind as well")
+	}
+}
+
 func TestALowerGradeIsAcceptedAndWithdrawn(t *testing.T) {
 	t.Parallel()
 	v := newVault(t)

@@ -26,6 +26,7 @@ type Script struct {
 	mu      sync.Mutex
 	outcome evidence.Outcome
 	failure error
+	left    error
 	drills  int
 }
 
@@ -34,6 +35,13 @@ func (s *Script) Set(outcome evidence.Outcome, failure error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.outcome, s.failure = outcome, failure
+}
+
+// Leave makes drills end with this error beside their attacks from now on, as one does that leaves something behind.
+func (s *Script) Leave(left error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.left = left
 }
 
 // Drills is how many drills there were.
@@ -62,7 +70,7 @@ func (s *Script) Drill() (evidence.Drill, error) {
 		{Name: "read-CKA_VALUE", Call: "C_GetAttributeValue", Target: "key", Outcome: evidence.Refused, Result: "CKR_ATTRIBUTE_SENSITIVE"},
 		wrap,
 		{Name: "derive-CKM_ECDH1_DERIVE", Call: "C_DeriveKey", Target: "canary", Outcome: evidence.NotApplicable, Result: "the token has no such mechanism"},
-	}}, nil
+	}}, s.left
 }
 
 // Keys is a ca.Keys in memory: P-256 keys in software that claim the attributes of keys in a token. It keeps the
