@@ -95,6 +95,7 @@ type Authority struct {
 	cfg       Config
 	publisher publisher
 	keygen    chan struct{} // bounds the leaf keys being made at once
+	evidence  chan struct{} // bounds the evidence being made at once: signing certificates goes first
 	issuers   sync.Map      // issuerKey -> *signer.Issuer; a CA's certificate and key never change
 	drills    drillSlots
 	pauses    sync.Map // name of a token -> time.Time until which nothing is reserved for it: it has just failed to sign
@@ -102,8 +103,8 @@ type Authority struct {
 
 // New returns an Authority. It does nothing until it is called; start Run for its background work.
 func New(cfg Config) *Authority {
-	a := &Authority{cfg: cfg, keygen: make(chan struct{}, runtime.GOMAXPROCS(0))}
-	a.drills.busy = map[string]chan struct{}{}
+	a := &Authority{cfg: cfg, keygen: make(chan struct{}, runtime.GOMAXPROCS(0)), evidence: make(chan struct{}, 2)}
+	a.drills.busy = map[string]drillSlot{}
 	a.publisher = publisher{publish: a.publishCRL, next: map[int64]chan struct{}{}, running: map[int64]bool{}}
 	return a
 }
