@@ -46,7 +46,7 @@ func (f *furtherTokens) UnmarshalText(text []byte) error {
 	if len(bytes.TrimSpace(text)) == 0 { // an empty variable counts as unset
 		return nil
 	}
-	all := furtherTokens{}
+	all := map[string]furtherToken{} // not furtherTokens, whose UnmarshalText the decoder would call
 	if err := yaml.NewDecoder(bytes.NewReader(text), yaml.DisallowUnknownField()).Decode(&all); err != nil {
 		return errors.New(yaml.FormatError(err, false, false))
 	}
