@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"signet/audit"
@@ -98,7 +97,7 @@ type Authority struct {
 	keygen    chan struct{} // bounds the leaf keys being made at once
 	issuers   sync.Map      // issuerKey -> *signer.Issuer; a CA's certificate and key never change
 	drills    drillSlots
-	pause     atomic.Int64 // until then (Unix nanoseconds) nothing is reserved: the token has just failed to sign
+	pauses    sync.Map // CA id -> time.Time: until then nothing is reserved, as its key has just failed to sign
 }
 
 // New returns an Authority. It does nothing until it is called; start Run for its background work.
@@ -109,15 +108,15 @@ func New(cfg Config) *Authority {
 	return a
 }
 
-// tokenPause is how long nothing is reserved after the token failed to sign. A reservation that cannot be signed costs
-// a serial in the CRLs to come.
+// tokenPause is how long nothing is reserved for a CA whose key failed to sign. A reservation that cannot be signed costs
+// a serial in the CRLs to come. Other CAs, whose keys may be in other tokens, go on.
 const tokenPause = 250 * time.Millisecond
 
 var errTokenAway = &fault.Error{Code: fault.Unavailable, Message: "the signing token is not available", RetryAfter: time.Second}
 
 // tokenSigns refuses while the token of the issuer is known not to sign.
 func (a *Authority) tokenSigns(ctx context.Context, c CA) error {
-	if a.cfg.Now().UnixNano() < a.pause.Load() {
+	if until, ok := a.pauses.Load(c.ID); ok && a.cfg.Now().Before(until.(time.Time)) {
 		a.refused("token")
 		return errTokenAway
 	}
@@ -222,7 +221,6 @@ func (a *Authority) refuse(err error) error {
 		return fault.Wrap(fault.Invalid, lint.Error(), nil)
 	case errors.Is(err, signer.ErrKey):
 		a.refused("token")
-		a.pause.Store(a.cfg.Now().Add(tokenPause).UnixNano())
 		return &fault.Error{Code: errTokenAway.Code, Message: errTokenAway.Message, RetryAfter: errTokenAway.RetryAfter, Err: err}
 	case errors.As(err, &classified) && classified.Code == fault.Unavailable:
 		a.refused("token")
