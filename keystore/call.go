@@ -13,7 +13,8 @@ import (
 // needs many seconds for the primes of RSA-4096.
 const generateFactor = 6
 
-// hangAfter is how long a call may go unanswered before the whole token is in doubt, whoever's deadline ended it.
+// hangAfter is how long a call may go unanswered before the whole token is in doubt, whoever's deadline ended it; less for
+// a token whose own deadline is short, of which impatient callers wait for half.
 const hangAfter = 4 * time.Second
 
 // operation is one use of a session. run is called in a goroutine that has the session to itself; it may be called
@@ -42,7 +43,7 @@ func call[T any](ctx context.Context, t *Token, o operation[T]) (T, error) {
 	start := time.Now()
 	v, err := attempts(ctx, t, o)
 	if err != nil {
-		if errors.Is(err, context.DeadlineExceeded) && time.Since(start) >= min(t.timeout, hangAfter) {
+		if errors.Is(err, context.DeadlineExceeded) && time.Since(start) >= min(t.timeout/3, hangAfter) {
 			t.suspect(err)
 		}
 		err = explain(o.name, err)
