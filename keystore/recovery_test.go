@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/miekg/pkcs11"
+
 	"signet/keystore"
 	"signet/softhsm/softhsmtest"
 )
@@ -33,5 +35,23 @@ func TestAHangInASetKeepsTheDeadline(t *testing.T) {
 	}
 	if took := time.Since(start); took > 5*time.Second {
 		t.Errorf("a signature with a deadline of four seconds took %s", took)
+	}
+}
+
+func TestASetStartsBesideAModuleThatDoesNotInitialize(t *testing.T) {
+	t.Parallel()
+	first, _ := softhsmtest.Faulty(t)
+	second, faults := softhsmtest.Faulty(t)
+	faults.Fail("C_Initialize", pkcs11.CKR_DEVICE_ERROR, 1000)
+	set := openSet(t, []keystore.Named{{Name: "first", Config: first}, {Name: "second", Config: second}})
+	token, err := set.Token("second")
+	if err != nil {
+		t.Fatal(err)
+	}
+	faults.Clear()
+	for start := time.Now(); token.Check(t.Context()) != nil; time.Sleep(10 * time.Millisecond) {
+		if time.Since(start) > 5*time.Second {
+			t.Fatal("it is not connected when it is there")
+		}
 	}
 }

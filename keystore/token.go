@@ -63,7 +63,7 @@ func Open(ctx context.Context, cfg Config) (*Token, error) {
 }
 
 func open(ctx context.Context, cfg Config) (*Token, error) {
-	m, err := useModule(cfg.Module, cfg.InitArgs)
+	m, err := useModule(cfg.Module, cfg.InitArgs, cfg.Later)
 	if err != nil {
 		return nil, err
 	}
