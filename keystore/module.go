@@ -139,7 +139,7 @@ func (m *module) release(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.refs--
-	if m.refs > 0 || !m.ours {
+	if m.refs > 0 || !m.ours || !m.ready {
 		return nil
 	}
 	open, err := m.gate.drain(ctx)

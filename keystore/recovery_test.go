@@ -1,7 +1,9 @@
 package keystore_test
 
 import (
+	"crypto"
 	"errors"
+	"sync"
 	"testing"
 	"time"
 
@@ -10,6 +12,93 @@ import (
 	"signet/keystore"
 	"signet/softhsm/softhsmtest"
 )
+
+// abandoned is faulty for a token that still has calls in flight when it is closed, which is an error of Close.
+func abandoned(t *testing.T, change func(*keystore.Config)) (*keystore.Token, *softhsmtest.Faults, crypto.Signer) {
+	t.Helper()
+	cfg, faults := softhsmtest.Faulty(t)
+	cfg.Timeout = time.Second
+	if change != nil {
+		change(&cfg)
+	}
+	token, err := keystore.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = token.Close() })
+	key, _ := generate(t, token, keystore.EC, 256)
+	if err := token.Check(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return token, faults, key
+}
+
+// Closing wipes the PIN. What the recovery has begun must not log in with what is left.
+func TestCloseDuringARecoveryTriesNoPIN(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	var logins []error
+	token, faults, key := abandoned(t, func(c *keystore.Config) {
+		c.Patience = 100 * time.Millisecond
+		c.Observe = func(op string, _ time.Duration, err error) {
+			mu.Lock()
+			defer mu.Unlock()
+			if op == "login" {
+				logins = append(logins, err)
+			}
+		}
+	})
+	faults.Disconnect()
+	if err := signDigest(key); !errors.Is(err, keystore.ErrUnavailable) {
+		t.Fatalf("sign on a token that is away: %v", err)
+	}
+	resume := faults.Hang("C_OpenSession")
+	faults.Reconnect()
+	for start := time.Now(); faults.Counts().Blocked == 0; time.Sleep(time.Millisecond) {
+		if time.Since(start) > 5*time.Second {
+			t.Fatal("the recovery does not open a session")
+		}
+	}
+	if err := token.Close(); err == nil {
+		t.Error("closed with a call in flight, and no error")
+	}
+	mu.Lock()
+	before := len(logins)
+	mu.Unlock()
+	resume()
+	time.Sleep(300 * time.Millisecond)
+	mu.Lock()
+	defer mu.Unlock()
+	if after := logins[before:]; len(after) > 0 {
+		t.Errorf("logins after Close: %v", after)
+	}
+}
+
+func TestCloseIsNotKeptByAModuleThatHangs(t *testing.T) {
+	t.Parallel()
+	for _, function := range []string{"C_Initialize", "C_Finalize"} {
+		t.Run(function, func(t *testing.T) {
+			t.Parallel()
+			token, faults, key := abandoned(t, func(c *keystore.Config) { c.Patience = 100 * time.Millisecond })
+			resume := faults.Hang(function)
+			defer resume()
+			faults.Disconnect()
+			_ = signDigest(key)
+			for start := time.Now(); faults.Counts().Blocked == 0; time.Sleep(time.Millisecond) {
+				if time.Since(start) > 5*time.Second {
+					t.Fatal("the module is not restarted")
+				}
+			}
+			closed := make(chan error, 1)
+			go func() { closed <- token.Close() }()
+			select {
+			case <-closed:
+			case <-time.After(4 * time.Second):
+				t.Error("Close does not end, with a deadline of a second")
+			}
+		})
+	}
+}
 
 // With another token configured, which does not have the key, the deadline of one token is still the deadline.
 func TestAHangInASetKeepsTheDeadline(t *testing.T) {

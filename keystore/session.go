@@ -62,6 +62,9 @@ func (t *Token) login(s *session) error {
 	}
 	t.slot.mu.Lock()
 	defer t.slot.mu.Unlock()
+	if t.pin == nil { // a recovery may outlive Close by a moment
+		return errClosed
+	}
 	in, err := s.loggedIn()
 	if err != nil {
 		return err
