@@ -161,9 +161,14 @@ func (t *Token) remember(k *key) *key {
 func (t *Token) Destroy(ctx context.Context, id []byte) error {
 	epoch := t.module.epoch.Load()
 	err := t.destroy(ctx, id)
-	if errors.Is(err, pkcs11.Error(pkcs11.CKR_FUNCTION_FAILED)) && t.module.restart(ctx, epoch) == nil {
+	if errors.Is(err, pkcs11.Error(pkcs11.CKR_FUNCTION_FAILED)) {
 		// To tpm2-pkcs11 a key is in use from the first operation that it refused until the library ends.
-		err = t.destroy(ctx, id)
+		drain, cancel := context.WithTimeout(ctx, drainTimeout)
+		restart := t.module.restart(drain, epoch)
+		cancel()
+		if restart == nil {
+			err = t.destroy(ctx, id)
+		}
 	}
 	t.mu.Lock()
 	if k := t.keys[string(id)]; k != nil {
