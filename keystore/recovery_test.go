@@ -100,6 +100,21 @@ func TestCloseIsNotKeptByAModuleThatHangs(t *testing.T) {
 	}
 }
 
+func TestASlotThatIsGoneIsAnOutage(t *testing.T) {
+	t.Parallel()
+	_, faults, key := faulty(t, nil)
+	s := startSigners(t, key)
+	s.more(50, 10*time.Second)
+	faults.Fail("C_OpenSession", pkcs11.CKR_SLOT_ID_INVALID, 1000)
+	faults.DropSessions()
+	time.Sleep(500 * time.Millisecond)
+	faults.Clear()
+	s.more(50, 10*time.Second)
+	if failures := s.stop(); len(failures) > 0 {
+		t.Errorf("%d signatures failed, the first with %v", len(failures), failures[0])
+	}
+}
+
 // With another token configured, which does not have the key, the deadline of one token is still the deadline.
 func TestAHangInASetKeepsTheDeadline(t *testing.T) {
 	t.Parallel()
