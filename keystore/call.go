@@ -65,11 +65,15 @@ func attempts[T any](ctx context.Context, t *Token, o operation[T]) (v T, err er
 			}
 			retries, fresh = 0, true
 		}
+		began := time.Now()
 		v, err = attempt(ctx, t, o, fresh)
 		c := classOf(err)
 		switch {
 		case err == nil:
 			t.health.succeeded()
+			if o.known != nil && o.known.missed.Load() != 0 {
+				o.known.missed.Store(0)
+			}
 			return v, nil
 		case ctx.Err() != nil || o.once:
 			return v, err
@@ -77,11 +81,15 @@ func attempts[T any](ctx context.Context, t *Token, o operation[T]) (v T, err er
 			if err := t.awaitSession(ctx); err != nil {
 				return v, err
 			}
-		case errors.Is(err, ErrNotFound) && o.known != nil && t.missing(ctx, err):
+		case errors.Is(err, ErrNotFound) && o.known != nil && t.missing(ctx, o.known, began, err):
 		case c.retried() && retries < maxRetries:
 			retries++
+			var verdict <-chan struct{}
 			if c.suspicious() && !o.probing {
-				t.failed(err)
+				verdict = t.failed(err)
+			}
+			if verdict != nil && wait(ctx, verdict) != nil {
+				return v, unanswered(ctx)
 			}
 			if err := pause(ctx, retries); err != nil {
 				return v, err

@@ -17,6 +17,7 @@ type key struct {
 	public publicKey
 	bar    Bar
 	found  atomic.Pointer[found]
+	missed atomic.Int64 // when it last was not found and put the token in doubt (Unix nanoseconds); 0 since it was used
 }
 
 // found is where a key was found last. The handle is void once the login generation has moved on.

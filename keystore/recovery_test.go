@@ -3,6 +3,8 @@ package keystore_test
 import (
 	"crypto"
 	"errors"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -31,6 +33,33 @@ func abandoned(t *testing.T, change func(*keystore.Config)) (*keystore.Token, *s
 		t.Fatal(err)
 	}
 	return token, faults, key
+}
+
+// goneAway waits until the circuit breaker is open.
+func goneAway(t *testing.T, token *keystore.Token) {
+	t.Helper()
+	for start := time.Now(); token.State().Up; time.Sleep(time.Millisecond) {
+		if time.Since(start) > 5*time.Second {
+			t.Fatal("the circuit breaker does not open")
+		}
+	}
+}
+
+// The module answers again, but not what it was asked before.
+func TestALostAnswerDoesNotKeepTheTokenAway(t *testing.T) {
+	t.Parallel()
+	token, faults, key := abandoned(t, nil)
+	faults.Delay("C_Sign", 12*time.Second)
+	if err := signDigest(key); !errors.Is(err, keystore.ErrUnavailable) {
+		t.Fatalf("a signature that takes longer than its deadline: %v", err)
+	}
+	goneAway(t, token)
+	faults.Delay("C_Sign", 0)
+	for start := time.Now(); signDigest(key) != nil; time.Sleep(5 * time.Millisecond) {
+		if time.Since(start) > 6*time.Second {
+			t.Fatal("the token stays away: its recovery waits for an answer that was lost")
+		}
+	}
 }
 
 // Closing wipes the PIN. What the recovery has begun must not log in with what is left.
@@ -110,6 +139,49 @@ func TestASlotThatIsGoneIsAnOutage(t *testing.T) {
 	time.Sleep(500 * time.Millisecond)
 	faults.Clear()
 	s.more(50, 10*time.Second)
+	if failures := s.stop(); len(failures) > 0 {
+		t.Errorf("%d signatures failed, the first with %v", len(failures), failures[0])
+	}
+}
+
+// SoftHSM2 finds no key when its folder was away for a moment: all callers see that at once, and soon again.
+func TestAFolderThatWasAwayCostsNoSignature(t *testing.T) {
+	t.Parallel()
+	cfg, _ := softhsmtest.Faulty(t)
+	cfg.Timeout = 10 * time.Second
+	token := openAs(t, cfg)
+	key, _ := generate(t, token, keystore.EC, 256)
+	if err := token.Check(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	tokens := filepath.Join(filepath.Dir(cfg.Module), "tokens")
+	s := startSigners(t, key)
+	s.more(50, 10*time.Second)
+	for range 3 {
+		if err := os.Rename(tokens, tokens+".away"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(500 * time.Millisecond)
+		if err := os.Rename(tokens+".away", tokens); err != nil {
+			t.Fatal(err)
+		}
+		s.more(200, 10*time.Second)
+	}
+	if failures := s.stop(); len(failures) > 0 {
+		t.Errorf("%d signatures failed, the first with %v", len(failures), failures[0])
+	}
+}
+
+func TestADistantTokenThatNeedsInitializeCostsNoSignature(t *testing.T) {
+	t.Parallel()
+	_, faults, key := faulty(t, nil)
+	faults.Delay(softhsmtest.Every, 50*time.Millisecond)
+	s := startSigners(t, key)
+	s.more(16, 20*time.Second)
+	faults.Disconnect()
+	time.Sleep(700 * time.Millisecond)
+	faults.Reconnect()
+	s.more(16, 20*time.Second)
 	if failures := s.stop(); len(failures) > 0 {
 		t.Errorf("%d signatures failed, the first with %v", len(failures), failures[0])
 	}
