@@ -161,14 +161,15 @@ func (t *Token) remember(k *key) *key {
 // Destroy deletes the key pair with this CKA_ID. Errors: [ErrNotFound], [ErrUnavailable].
 func (t *Token) Destroy(ctx context.Context, id []byte) error {
 	epoch := t.module.epoch.Load()
-	err := t.destroy(ctx, id)
+	begun := false
+	err := t.destroy(ctx, id, &begun)
 	if errors.Is(err, pkcs11.Error(pkcs11.CKR_FUNCTION_FAILED)) {
 		// To tpm2-pkcs11 a key is in use from the first operation that it refused until the library ends.
 		drain, cancel := context.WithTimeout(ctx, drainTimeout)
 		restart := t.module.restart(drain, epoch)
 		cancel()
 		if restart == nil {
-			err = t.destroy(ctx, id)
+			err = t.destroy(ctx, id, &begun)
 		}
 	}
 	t.mu.Lock()
@@ -183,15 +184,20 @@ func (t *Token) Destroy(ctx context.Context, id []byte) error {
 	return nil
 }
 
-func (t *Token) destroy(ctx context.Context, id []byte) error {
+// destroy deletes the key pair. Once it was there, begun is set, and an attempt that does not find it any more goes on: the
+// one before has done its work, whatever it was answered.
+func (t *Token) destroy(ctx context.Context, id []byte, begun *bool) error {
 	_, err := call(ctx, t, operation[struct{}]{name: "destroy", lock: t.slot.generating, run: func(s *session) (struct{}, error) {
 		private, err := s.find(1, template(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY, pkcs11.CKA_ID, id).ToSlice()...)
 		if err != nil {
 			return struct{}{}, err
 		}
 		if len(private) == 0 {
-			return struct{}{}, t.absent(s)
+			if err := t.absent(s); !*begun || !errors.Is(err, ErrNotFound) {
+				return struct{}{}, err
+			}
 		}
+		*begun = true
 		return struct{}{}, s.destroy(id, keyPair)
 	}})
 	return err

@@ -231,3 +231,32 @@ func TestASetStartsBesideAModuleThatDoesNotInitialize(t *testing.T) {
 		}
 	}
 }
+
+// An attempt that fails may have destroyed the private key: the next one goes on with the rest, and does not say that
+// there was no such key.
+func TestAKeyIsDestroyedWholeOnATokenThatErrs(t *testing.T) {
+	t.Parallel()
+	token, faults, _ := faulty(t, nil)
+	for range 8 {
+		_, id := generate(t, token, keystore.EC, 256)
+		faults.Fail("C_DestroyObject", pkcs11.CKR_DEVICE_ERROR, 500)
+		err := token.Destroy(t.Context(), id)
+		faults.Clear()
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = token.Raw(t.Context(), func(p *pkcs11.Ctx, s pkcs11.SessionHandle) error {
+			if err := p.FindObjectsInit(s, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_ID, id)}); err != nil {
+				return err
+			}
+			left, _, err := p.FindObjects(s, 2)
+			if len(left) > 0 {
+				t.Errorf("%d objects are left", len(left))
+			}
+			return errors.Join(err, p.FindObjectsFinal(s))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
