@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"sync"
 	"testing"
 	"time"
@@ -258,5 +259,29 @@ func TestAKeyIsDestroyedWholeOnATokenThatErrs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// What the token says of a key decides on its grade, and a low grade locks a CA: a call that fails for no reason is not an
+// attribute that the token does not know.
+func TestAnAccidentTakesNoAttributeAway(t *testing.T) {
+	t.Parallel()
+	cfg, faults := softhsmtest.Faulty(t)
+	cfg.Timeout, cfg.Patience = 10*time.Second, 100*time.Millisecond
+	token := openAs(t, cfg)
+	_, id := generate(t, token, keystore.EC, 256)
+	want, err := token.Attributes(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	faults.Fail("C_GetAttributeValue", pkcs11.CKR_DEVICE_ERROR, 20)
+	for range 50 {
+		if got, err := token.Attributes(t.Context(), id); err != nil || !reflect.DeepEqual(got, want) {
+			t.Fatalf("now %v, %v", got, err)
+		}
+	}
+	faults.Fail("C_GetAttributeValue", pkcs11.CKR_DEVICE_ERROR, 1000)
+	if got, err := token.Attributes(t.Context(), id); !errors.Is(err, keystore.ErrUnavailable) {
+		t.Fatalf("from a token that is broken: %v, %v", got, err)
 	}
 }
