@@ -25,7 +25,7 @@ type operation[T any] struct {
 	probing   bool          // what the token answers says nothing of its health: the attempt provokes errors
 	once      bool          // never repeat it: it cannot be told whether a failed attempt did its work
 	impatient bool          // do not wait for a token that is away: there is another one
-	known     *key          // the key that is used, if it was found before: that it is gone needs a second look
+	known     *missed       // of the key that is used, if it was found before: that it is gone needs a second look
 	lock      chan struct{} // if set, held from before the session is taken until run has returned, waited for or not
 	run       func(*session) (T, error)
 	late      func(*session, T)
@@ -71,8 +71,8 @@ func attempts[T any](ctx context.Context, t *Token, o operation[T]) (v T, err er
 		switch {
 		case err == nil:
 			t.health.succeeded()
-			if o.known != nil && o.known.missed.Load() != 0 {
-				o.known.missed.Store(0)
+			if o.known != nil && o.known.Load() != 0 {
+				o.known.Store(0)
 			}
 			return v, nil
 		case ctx.Err() != nil || o.once:

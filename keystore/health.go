@@ -166,11 +166,11 @@ func (t *Token) doubt(err error) <-chan struct{} {
 // so, and goes on saying so, when its folder was away for a moment; only a restart of the module tells. It reports whether
 // the key is worth another look: one look for each verdict on the token, and a verdict for each time that the key is
 // lost.
-func (t *Token) missing(ctx context.Context, k *key, began time.Time, err error) bool {
+func (t *Token) missing(ctx context.Context, k *missed, began time.Time, err error) bool {
 	h := &t.health
 	h.mu.Lock()
 	now := time.Now().UnixNano()
-	due := now-k.missed.Load() > int64(absenceEvery)
+	due := now-k.Load() > int64(absenceEvery)
 	switch {
 	case began.Before(h.verdict):
 		h.mu.Unlock()
@@ -179,7 +179,7 @@ func (t *Token) missing(ctx context.Context, k *key, began time.Time, err error)
 		h.mu.Unlock()
 		return false
 	case !h.running:
-		k.missed.Store(now)
+		k.Store(now)
 	}
 	verdict := t.doubt(err)
 	h.mu.Unlock()

@@ -17,8 +17,12 @@ type key struct {
 	public publicKey
 	bar    Bar
 	found  atomic.Pointer[found]
-	missed atomic.Int64 // when it last was not found and put the token in doubt (Unix nanoseconds); 0 since it was used
+	missed missed
 }
+
+// missed is when a key that was there last was not found and put the token in doubt (Unix nanoseconds); 0 since it was
+// used.
+type missed struct{ atomic.Int64 }
 
 // found is where a key was found last. The handle is void once the login generation has moved on.
 type found struct {
@@ -118,7 +122,7 @@ func (t *Token) key(ctx context.Context, id, public []byte, bar Bar, impatient b
 		return k, nil
 	}
 	k := &key{id: id, public: expected, bar: bar}
-	_, err = call(ctx, t, operation[pkcs11.ObjectHandle]{name: "find", impatient: impatient, known: t.remembered(id), run: func(s *session) (pkcs11.ObjectHandle, error) {
+	_, err = call(ctx, t, operation[pkcs11.ObjectHandle]{name: "find", impatient: impatient, known: t.remembered(id).lost(), run: func(s *session) (pkcs11.ObjectHandle, error) {
 		return t.handle(s, k)
 	}})
 	if err != nil {
@@ -132,6 +136,14 @@ func (t *Token) remembered(id []byte) *key {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.keys[string(id)]
+}
+
+// lost is what tells when the key was missed; nil for no key.
+func (k *key) lost() *missed {
+	if k == nil {
+		return nil
+	}
+	return &k.missed
 }
 
 // known returns the key if its handle is good as far as we know.

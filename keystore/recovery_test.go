@@ -285,3 +285,57 @@ func TestAnAccidentTakesNoAttributeAway(t *testing.T) {
 		t.Fatalf("from a token that is broken: %v, %v", got, err)
 	}
 }
+
+func TestAFolderThatWasAwayCostsNoSecret(t *testing.T) {
+	t.Parallel()
+	cfg, _ := softhsmtest.Faulty(t)
+	cfg.Timeout = 10 * time.Second
+	token := openAs(t, cfg)
+	if err := token.Check(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	sealed, err := token.Seal(t.Context(), []byte("secret"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := token.Unseal(t.Context(), sealed, nil); err != nil {
+		t.Fatal(err)
+	}
+	tokens := filepath.Join(filepath.Dir(cfg.Module), "tokens")
+	stop := make(chan struct{})
+	var group sync.WaitGroup
+	for i := range 8 {
+		group.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				var err error
+				if i%2 == 0 {
+					_, err = token.Seal(t.Context(), []byte("secret"), nil)
+				} else {
+					_, err = token.Unseal(t.Context(), sealed, nil)
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for range 3 {
+		time.Sleep(200 * time.Millisecond)
+		if err := os.Rename(tokens, tokens+".away"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(500 * time.Millisecond)
+		if err := os.Rename(tokens+".away", tokens); err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(500 * time.Millisecond)
+	close(stop)
+	group.Wait()
+}
