@@ -73,8 +73,9 @@ func resolvePath(path string) string {
 	return path
 }
 
-// useModule loads and initializes the library, or joins those who use it already. release must follow.
-func useModule(path, initArgs string) (*module, error) {
+// useModule loads and initializes the library, or joins those who use it already. release must follow. With later, the
+// library may refuse to be initialized as long as what it needs is away: a restart does it then.
+func useModule(path, initArgs string, later bool) (*module, error) {
 	if path == "" {
 		return nil, errors.New("no PKCS#11 module is configured")
 	}
@@ -94,7 +95,7 @@ func useModule(path, initArgs string) (*module, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.ready {
-		if err := m.initialize(initArgs); err != nil {
+		if err := m.initialize(initArgs); err != nil && !later {
 			return nil, err
 		}
 	} else if m.ours && initArgs != m.initArgs() {
@@ -138,7 +139,7 @@ func (m *module) release(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.refs--
-	if m.refs > 0 || !m.ours {
+	if m.refs > 0 || !m.ours || !m.ready {
 		return nil
 	}
 	open, err := m.gate.drain(ctx)

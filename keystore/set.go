@@ -166,7 +166,7 @@ func (f *failover) in(ctx context.Context, t *Token, impatient bool) (*key, erro
 
 // somewhere looks for the key until one token has it.
 func (f *failover) somewhere(ctx context.Context) error {
-	return f.try(func(t *Token, impatient bool) error {
+	return f.try(ctx, func(ctx context.Context, t *Token, impatient bool) error {
 		_, err := f.in(ctx, t, impatient)
 		return err
 	})
@@ -190,14 +190,8 @@ func (f *failover) SignMessage(_ io.Reader, message []byte, opts crypto.SignerOp
 	return f.sign(p)
 }
 
-// sign asks one token after the other. One that hangs gets half of its deadline before the next one is asked.
 func (f *failover) sign(p plan) (signature []byte, err error) {
-	err = f.try(func(t *Token, impatient bool) error {
-		ctx, cancel := context.Background(), context.CancelFunc(func() {})
-		if impatient {
-			ctx, cancel = context.WithTimeout(ctx, t.timeout/2)
-		}
-		defer cancel()
+	err = f.try(context.Background(), func(ctx context.Context, t *Token, impatient bool) error {
 		k, err := f.in(ctx, t, impatient)
 		if err == nil {
 			signature, err = t.signPlan(ctx, k, "sign", p, impatient)
@@ -207,13 +201,21 @@ func (f *failover) sign(p plan) (signature []byte, err error) {
 	return signature, err
 }
 
-// try does something on the first token that can; all but the last are given no time to come back. When none can, the
-// home token says why.
-func (f *failover) try(do func(t *Token, impatient bool) error) error {
+// try does something on the first token that can; all but the last are given no time to come back, and half of their
+// deadline if they hang. When none can, the home token says why. All of it takes no longer than the home token alone may.
+func (f *failover) try(ctx context.Context, do func(ctx context.Context, t *Token, impatient bool) error) error {
+	ctx, cancel := context.WithTimeout(ctx, f.home.timeout)
+	defer cancel()
 	order := f.set.order(f.home)
 	var why error
 	for i, t := range order {
-		err := do(t, i < len(order)-1)
+		limited, cancel := ctx, context.CancelFunc(func() {})
+		impatient := i < len(order)-1
+		if impatient {
+			limited, cancel = context.WithTimeout(ctx, t.timeout/2)
+		}
+		err := do(limited, t, impatient)
+		cancel()
 		if err == nil || !elsewhere(err) {
 			return err
 		}
@@ -222,7 +224,7 @@ func (f *failover) try(do func(t *Token, impatient bool) error) error {
 		}
 	}
 	if errors.Is(why, ErrUnavailable) {
-		return do(f.home, false)
+		return do(ctx, f.home, false)
 	}
 	return why
 }

@@ -48,7 +48,7 @@ func (s *signer) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byt
 
 // signPlan makes a signature with a key that was found before. Impatient callers have another token to turn to.
 func (t *Token) signPlan(ctx context.Context, k *key, name string, p plan, impatient bool) ([]byte, error) {
-	return call(ctx, t, operation[[]byte]{name: name, known: k, impatient: impatient, run: func(session *session) ([]byte, error) {
+	return call(ctx, t, operation[[]byte]{name: name, known: k.lost(), impatient: impatient, run: func(session *session) ([]byte, error) {
 		return (&signer{t, k}).sign(session, p)
 	}})
 }

@@ -32,7 +32,7 @@ type Token struct {
 	timeout time.Duration
 	observe func(op string, took time.Duration, err error)
 
-	pin       []byte // guarded by slot.mu
+	pin       []byte // guarded by slot.mu; nil once the token is closed
 	pinSource func() (string, error)
 
 	health health
@@ -64,7 +64,7 @@ func Open(ctx context.Context, cfg Config) (*Token, error) {
 }
 
 func open(ctx context.Context, cfg Config) (*Token, error) {
-	m, err := useModule(cfg.Module, cfg.InitArgs)
+	m, err := useModule(cfg.Module, cfg.InitArgs, cfg.Later)
 	if err != nil {
 		return nil, err
 	}
@@ -147,7 +147,12 @@ func (t *Token) Close() error {
 	t.health.stop()
 	ctx, cancel := context.WithTimeout(context.Background(), t.timeout)
 	defer cancel()
-	return errors.Join(t.disconnect(ctx), t.module.release(ctx))
+	longer, stop := context.WithTimeout(context.Background(), t.timeout+drainTimeout)
+	defer stop()
+	_, err := within(longer, func() (struct{}, error) { // a module that hangs keeps locks that know nothing of ctx
+		return struct{}{}, errors.Join(t.disconnect(ctx), t.module.release(ctx))
+	}, func(struct{}) {})
+	return err
 }
 
 func (t *Token) disconnect(ctx context.Context) error {
@@ -162,7 +167,10 @@ func (t *Token) disconnect(ctx context.Context) error {
 	for _, s := range idle {
 		t.discard(s)
 	}
+	t.slot.mu.Lock()
+	defer t.slot.mu.Unlock()
 	clear(t.pin)
+	t.pin = nil
 	return nil
 }
 
