@@ -104,7 +104,7 @@ type Authority struct {
 // New returns an Authority. It does nothing until it is called; start Run for its background work.
 func New(cfg Config) *Authority {
 	a := &Authority{cfg: cfg, keygen: make(chan struct{}, runtime.GOMAXPROCS(0))}
-	a.drills.busy = map[string]chan struct{}{}
+	a.drills.busy = map[string]drillSlot{}
 	a.publisher = publisher{publish: a.publishCRL, next: map[int64]chan struct{}{}, running: map[int64]bool{}}
 	return a
 }

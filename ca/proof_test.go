@@ -253,6 +253,39 @@ func TestAYieldLocksAlsoWhenTheDrillLeftSomethingBehind(t *testing.T) {
 	}
 }
 
+func TestDrillsOnRequestDoNotQueueUpBeforeANewCA(t *testing.T) {
+	t.Parallel()
+	v := newVault(t)
+	c := v.createCA(t, acmeAdmin, nil)
+	drillsBefore := v.soft.Drills()
+	release := v.soft.Hold()
+	const asking = 20
+	refused := make(chan error, asking)
+	for range asking {
+		go func() {
+			_, err := v.Drill(context.WithoutCancel(t.Context()), acmeAdmin, c.ID)
+			refused <- err
+		}()
+	}
+	for range asking - 2 { // one runs and one waits
+		wantFault(t, <-refused, fault.Conflict, "another key drill is running")
+	}
+	created := make(chan error, 1)
+	go func() {
+		_, err := v.CreateCA(context.WithoutCancel(t.Context()), superuser, caRequest("New"))
+		created <- err
+	}()
+	release()
+	for _, err := range []error{<-refused, <-refused, <-created} {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if n := v.soft.Drills() - drillsBefore; n != 3 {
+		t.Errorf("%d drills, want 3", n)
+	}
+}
+
 func TestALowerGradeIsAcceptedAndWithdrawn(t *testing.T) {
 	t.Parallel()
 	v := newVault(t)

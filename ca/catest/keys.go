@@ -27,6 +27,7 @@ type Script struct {
 	outcome evidence.Outcome
 	failure error
 	left    error
+	gate    chan struct{}
 	drills  int
 }
 
@@ -44,6 +45,15 @@ func (s *Script) Leave(left error) {
 	s.left = left
 }
 
+// Hold makes drills wait until release is called.
+func (s *Script) Hold() (release func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	gate := make(chan struct{})
+	s.gate = gate
+	return func() { close(gate) }
+}
+
 // Drills is how many drills there were.
 func (s *Script) Drills() int {
 	s.mu.Lock()
@@ -54,8 +64,14 @@ func (s *Script) Drills() int {
 // Drill is what attacks on a key achieve at the moment.
 func (s *Script) Drill() (evidence.Drill, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.drills++
+	gate := s.gate
+	s.mu.Unlock()
+	if gate != nil {
+		<-gate
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.failure != nil {
 		return evidence.Drill{}, s.failure
 	}
