@@ -140,9 +140,13 @@ func (a *Authority) DrillAll(ctx context.Context, t Trigger, age time.Duration) 
 	}
 }
 
-// drillDue drills a CA if no other replica has begun to since it was due.
+// drillDue drills a CA if no other replica has begun to since it was due. A drill that fails is due again as it was
+// before: at the start that is a shorter age than later, and must not pass for a drill of the interval.
 func (a *Authority) drillDue(ctx context.Context, c CA, t Trigger, due time.Time) (bool, error) {
-	began := a.cfg.Now()
+	began, before := a.cfg.Now(), time.Unix(0, 0)
+	if c.DrillClaimedAt != nil {
+		before = *c.DrillClaimedAt
+	}
 	mine, err := a.cfg.Store.ClaimDrill(ctx, c.ID, due, began)
 	if err != nil || !mine {
 		return false, err
@@ -154,7 +158,7 @@ func (a *Authority) drillDue(ctx context.Context, c CA, t Trigger, due time.Time
 	if err != nil {
 		back, cancel := finish(ctx, issueTimeout)
 		defer cancel()
-		if _, backErr := a.cfg.Store.ClaimDrill(back, c.ID, began.Add(time.Microsecond), due.Add(-time.Microsecond)); backErr != nil {
+		if _, backErr := a.cfg.Store.ClaimDrill(back, c.ID, began.Add(time.Microsecond), before); backErr != nil {
 			return false, backErr
 		}
 		return false, err

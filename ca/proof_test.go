@@ -385,6 +385,26 @@ func TestEveryKeyIsDrilledInTheBackground(t *testing.T) {
 	}
 }
 
+func TestADrillThatFailedAtTheStartIsMadeUpForSoon(t *testing.T) {
+	t.Parallel()
+	v := newVault(t)
+	v.createCA(t, superuser, nil)
+	all := func(trigger ca.Trigger, age time.Duration, want int) {
+		t.Helper()
+		if n, err := v.DrillAll(t.Context(), trigger, age); n != want || err != nil {
+			t.Errorf("%d drilled, %v; want %d", n, err, want)
+		}
+	}
+	for range 2 { // never drilled in the background, and drilled an interval ago
+		v.soft.Set("", errAway)
+		all(ca.AtStartup, time.Minute, 0)
+		v.clock.advance(time.Hour)
+		v.soft.Set("", nil)
+		all(ca.OnSchedule, 24*time.Hour, 1)
+		v.clock.advance(25 * time.Hour)
+	}
+}
+
 func TestEvidence(t *testing.T) {
 	t.Parallel()
 	v := newVault(t)
