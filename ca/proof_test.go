@@ -492,3 +492,37 @@ func TestAnInterruptedDestructionIsFinished(t *testing.T) {
 		t.Errorf("detail %q", d)
 	}
 }
+
+func TestACloneIsDestroyedTooAndAStrangerIsNot(t *testing.T) {
+	t.Parallel()
+	v := newVault(t)
+	deleted := func() ca.CA {
+		c := v.createCA(t, superuser, nil)
+		if err := v.DeleteCA(t.Context(), superuser, c.ID); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	cloned := deleted()
+	v.soft.Clone("main", "spare", cloned.KeyID)
+	if _, err := v.DestroyKey(t.Context(), superuser, cloned.ID); err != nil || v.soft.Has("main", cloned.KeyID) || v.soft.Has("spare", cloned.KeyID) {
+		t.Errorf("the clone is left, or %v", err)
+	}
+	if d := v.last(t, audit.CAKeyDestroy).Detail; !strings.HasPrefix(d, "key destroyed; the tokens main, spare have it no more") {
+		t.Errorf("detail %q", d)
+	}
+
+	beside := deleted()
+	v.soft.Put("spare", beside.KeyID, nil)
+	if _, err := v.DestroyKey(t.Context(), superuser, beside.ID); err != nil || v.soft.Has("main", beside.KeyID) || !v.soft.Has("spare", beside.KeyID) {
+		t.Errorf("another key elsewhere was destroyed, or %v", err)
+	}
+
+	replaced := deleted()
+	v.soft.Put("main", replaced.KeyID, nil)
+	_, err := v.DestroyKey(t.Context(), superuser, replaced.ID)
+	wantFault(t, err, fault.Conflict, "another key under the CKA_ID")
+	if !v.soft.Has("main", replaced.KeyID) || v.get(t, replaced.ID).KeyDestroyedAt != nil {
+		t.Error("another key was destroyed")
+	}
+}

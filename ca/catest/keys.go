@@ -148,6 +148,13 @@ func (k *Keys) Put(token string, id []byte, changes map[string]any) crypto.Signe
 	return key
 }
 
+// Clone copies a key to another token, as makers of HSMs do between theirs.
+func (k *Keys) Clone(from, to string, id []byte) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.keys[k.place(to, id)] = k.keys[k.place(from, id)]
+}
+
 // Has reports whether a token has a key.
 func (k *Keys) Has(token string, id []byte) bool {
 	k.mu.Lock()
