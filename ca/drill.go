@@ -62,8 +62,11 @@ func (a *Authority) record(ctx context.Context, caller policy.Caller, c CA, d Ke
 	for attempt := 1; ; attempt++ {
 		next := c.Proof.judge(d)
 		events := a.lockEvents(ctx, caller, c, next)
-		if d.Trigger == OnRequest {
+		if d.Trigger == OnRequest || next.Grade != c.Proof.Grade {
 			detail := fmt.Sprintf("key drilled: grade %s, %d attacks, %d successful", d.Grade, len(d.Attacks), len(d.With(evidence.Yielded)))
+			if next.Grade != c.Proof.Grade {
+				detail += "; before it was " + known(c.Proof.Grade)
+			}
 			events = append(events, a.event(ctx, caller, audit.CAKeyDrill, c.OrganizationID, audit.ResourceCA, &c.ID, detail))
 		}
 		err := a.cfg.Store.ProveCA(ctx, c.ID, c.Proof, next, &d, events...)

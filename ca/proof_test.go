@@ -321,6 +321,26 @@ func TestALowerGradeIsAcceptedAndWithdrawn(t *testing.T) {
 	wantFault(t, err, fault.Conflict, "CA 1 is locked")
 }
 
+func TestAnotherGradeIsInTheTrailAlsoWhenNothingIsLocked(t *testing.T) {
+	t.Parallel()
+	v := newVault(t)
+	c := v.createCA(t, superuser, nil)
+	if _, err := v.AcceptKeyGrade(t.Context(), superuser, c.ID, evidence.Asserted, "a locked room"); err != nil {
+		t.Fatal(err)
+	}
+	v.soft.Set(evidence.Yielded, nil)
+	for range 2 {
+		if n, err := v.DrillAll(t.Context(), ca.OnSchedule, time.Hour); n != 1 || err != nil {
+			t.Fatalf("%d drilled, %v", n, err)
+		}
+		v.clock.advance(2 * time.Hour)
+	}
+	entries, n, err := v.store.AuditLog(t.Context(), audit.Filter{Action: audit.CAKeyDrill, Limit: 2})
+	if err != nil || n != 1 || !strings.Contains(entries[0].Detail, "grade asserted") || !strings.Contains(entries[0].Detail, "before it was drilled") {
+		t.Errorf("%d entries %+v, %v", n, entries, err)
+	}
+}
+
 func TestADrillIsJudgedByWhatIsAcceptedWhenItIsRecorded(t *testing.T) {
 	t.Parallel()
 	store := catest.New()
