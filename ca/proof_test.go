@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"signet/audit"
@@ -124,6 +125,49 @@ func TestAKeyThatCannotBeExaminedSignsNothing(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestACreationThatFailsBeforeItSignsLeavesNoKeyBehind(t *testing.T) {
+	t.Parallel()
+	for _, method := range []string{"ProveCA", "ReserveCA"} {
+		t.Run(method, func(t *testing.T) {
+			t.Parallel()
+			store := catest.New()
+			v := newVault(t, func(c *ca.Config) { c.Store = store })
+			v.store = store
+			store.Fail = func(called string) error {
+				if called == method {
+					return fault.New(fault.Conflict, "CA 7 is locked")
+				}
+				return nil
+			}
+			_, err := v.CreateCA(t.Context(), superuser, caRequest("Unlucky"))
+			wantFault(t, err, fault.Conflict, "CA 7 is locked")
+			if keys := v.soft.Count(); keys != 0 {
+				t.Errorf("%d keys are left in the token", keys)
+			}
+			if n, err := v.Reconcile(t.Context(), v.clock.Now().Add(time.Hour)); n != 0 || err != nil {
+				t.Errorf("the announcement was left open: %d, %v", n, err)
+			}
+		})
+	}
+}
+
+func TestAKeyWhoseTimeIsOverIsDestroyedAllTheSame(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		v := newVault(t)
+		v.soft.Set("", errAway)
+		time.AfterFunc(time.Hour, v.soft.Hold()) // a token that is slower than any creation may be
+		_, err := v.CreateCA(t.Context(), superuser, caRequest("Slow"))
+		wantFault(t, err, fault.Unavailable, "not available")
+		if keys := v.soft.Count(); keys != 0 {
+			t.Errorf("%d keys are left in the token", keys)
+		}
+		if !strings.Contains(v.last(t, audit.CAKeyRefuse).Detail, "was destroyed") {
+			t.Error("the announcement was left open")
+		}
+	})
 }
 
 func TestAcceptanceAtCreation(t *testing.T) {

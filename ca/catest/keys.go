@@ -155,6 +155,13 @@ func (k *Keys) Clone(from, to string, id []byte) {
 	k.keys[k.place(to, id)] = k.keys[k.place(from, id)]
 }
 
+// Count is how many keys there are, in every token.
+func (k *Keys) Count() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.keys)
+}
+
 // Has reports whether a token has a key.
 func (k *Keys) Has(token string, id []byte) bool {
 	k.mu.Lock()
