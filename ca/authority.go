@@ -96,6 +96,7 @@ type Authority struct {
 	cfg       Config
 	publisher publisher
 	keygen    chan struct{} // bounds the leaf keys being made at once
+	evidence  chan struct{} // bounds the evidence being made at once: signing certificates goes first
 	issuers   sync.Map      // issuerKey -> *signer.Issuer; a CA's certificate and key never change
 	drills    drillSlots
 	pause     atomic.Int64 // until then (Unix nanoseconds) nothing is reserved: the token has just failed to sign
@@ -103,7 +104,7 @@ type Authority struct {
 
 // New returns an Authority. It does nothing until it is called; start Run for its background work.
 func New(cfg Config) *Authority {
-	a := &Authority{cfg: cfg, keygen: make(chan struct{}, runtime.GOMAXPROCS(0))}
+	a := &Authority{cfg: cfg, keygen: make(chan struct{}, runtime.GOMAXPROCS(0)), evidence: make(chan struct{}, 2)}
 	a.drills.busy = map[string]drillSlot{}
 	a.publisher = publisher{publish: a.publishCRL, next: map[int64]chan struct{}{}, running: map[int64]bool{}}
 	return a
