@@ -24,7 +24,7 @@ const (
 	CAAdopt            Action = "ca_adopt"              // a key that was made elsewhere became a CA
 	CALock             Action = "ca_lock"               // its key is known too little to certify; CRLs go on
 	CAUnlock           Action = "ca_unlock"             //
-	CAKeyDrill         Action = "ca_key_drill"          // somebody had the key attacked
+	CAKeyDrill         Action = "ca_key_drill"          // somebody had the key attacked, or an attack showed another grade
 	CAKeyEvidence      Action = "ca_key_evidence"       // evidence was signed for somebody
 	CAKeyAccept        Action = "ca_key_accept"         // a lower grade of the key was accepted, or that was withdrawn
 	CAKeyRefuse        Action = "ca_key_refuse"         // a key was refused for its grade and signed nothing
@@ -35,7 +35,8 @@ const (
 	CertAbandon        Action = "cert_abandon"          // the intent was never completed; the serial counts as revoked
 	CertExportPrivate  Action = "cert_export_private_key"
 	CRLPublish         Action = "crl_publish"
-	TokenPIN           Action = "token_pin" // of a PKCS#11 token; announced before it is changed
+	KeyDestroy         Action = "key_destroy" // of a key that is no CA's: intent, then result
+	TokenPIN           Action = "token_pin"   // of a PKCS#11 token; announced before it is changed
 	LoginSuccess       Action = "login_success"
 	LoginFailure       Action = "login_failure"
 	TokenRefresh       Action = "token_refresh"
@@ -58,7 +59,7 @@ const (
 var Actions = []Action{
 	CACreate, CAUpdate, CADelete, CARevoke, CAExportPrivateKey, CAReserve, CAAbandon,
 	CAAdopt, CALock, CAUnlock, CAKeyDrill, CAKeyEvidence, CAKeyAccept, CAKeyRefuse, CAKeyDestroy,
-	CertCreate, CertRevoke, CertReserve, CertAbandon, CertExportPrivate, CRLPublish, TokenPIN,
+	CertCreate, CertRevoke, CertReserve, CertAbandon, CertExportPrivate, CRLPublish, KeyDestroy, TokenPIN,
 	LoginSuccess, LoginFailure, TokenRefresh, Logout, SessionsInvalidate,
 	UserCreate, UserUpdate, UserDelete, OrgCreate, OrgUpdate, OrgDelete, OrgAddUser, OrgRemoveUser,
 	KEKRotate, KEKDestroy, KeyReseal,

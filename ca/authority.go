@@ -95,6 +95,7 @@ type Authority struct {
 	cfg       Config
 	publisher publisher
 	keygen    chan struct{} // bounds the leaf keys being made at once
+	evidence  chan struct{} // bounds the evidence being made at once: signing certificates goes first
 	issuers   sync.Map      // issuerKey -> *signer.Issuer; a CA's certificate and key never change
 	drills    drillSlots
 	pauses    sync.Map // CA id -> time.Time: until then nothing is reserved, as its key has just failed to sign
@@ -102,8 +103,8 @@ type Authority struct {
 
 // New returns an Authority. It does nothing until it is called; start Run for its background work.
 func New(cfg Config) *Authority {
-	a := &Authority{cfg: cfg, keygen: make(chan struct{}, runtime.GOMAXPROCS(0))}
-	a.drills.busy = map[string]chan struct{}{}
+	a := &Authority{cfg: cfg, keygen: make(chan struct{}, runtime.GOMAXPROCS(0)), evidence: make(chan struct{}, 2)}
+	a.drills.busy = map[string]drillSlot{}
 	a.publisher = publisher{publish: a.publishCRL, next: map[int64]chan struct{}{}, running: map[int64]bool{}}
 	return a
 }
@@ -125,7 +126,7 @@ func (a *Authority) tokenSigns(ctx context.Context, c CA) error {
 		err = issuer.Ready()
 	}
 	if err != nil {
-		return a.refuse(fmt.Errorf("look whether CA %d can sign: %w", c.ID, err))
+		return a.notSigned(c, fmt.Errorf("look whether CA %d can sign: %w", c.ID, err))
 	}
 	return nil
 }
@@ -134,6 +135,14 @@ func (a *Authority) tokenSigns(ctx context.Context, c CA) error {
 type issuerKey struct {
 	id     int64
 	accept evidence.Grade
+}
+
+// notSigned classifies an error of a signature, and gives a key that failed a moment's rest.
+func (a *Authority) notSigned(c CA, err error) error {
+	if errors.Is(err, signer.ErrKey) {
+		a.pauses.Store(c.ID, a.cfg.Now().Add(tokenPause))
+	}
+	return a.refuse(err)
 }
 
 // issuer returns what signs certificates for a CA.

@@ -201,8 +201,7 @@ func (a *Authority) issue(ctx context.Context, caller policy.Caller, l leaf) (Ce
 	// 6. Sign and verify.
 	der, err := draft.Sign()
 	if err != nil {
-		a.pauses.Store(l.issuer.ID, a.cfg.Now().Add(tokenPause))
-		return Certificate{}, a.refuse(fmt.Errorf("sign certificate %d: %w", c.ID, err))
+		return Certificate{}, a.notSigned(l.issuer, fmt.Errorf("sign certificate %d: %w", c.ID, err))
 	}
 
 	// 7. Complete. From here on the certificate exists.

@@ -35,6 +35,8 @@ type Store interface {
 	PublicCA(ctx context.Context, id int64) (CA, error)
 	// CAs lists the CAs in scope and counts them all.
 	CAs(ctx context.Context, s Scope, p Page) ([]CA, int64, error)
+	// EveryCA lists the CAs in every state, Pending, Abandoned and deleted ones too: whose is a key in a token?
+	EveryCA(ctx context.Context, p Page) ([]CA, error)
 	// CAsByName finds every CA in scope with exactly this name.
 	CAsByName(ctx context.Context, s Scope, name string) ([]CA, error)
 	// Children lists the CAs certified by this one.
@@ -48,8 +50,8 @@ type Store interface {
 	DeleteCA(ctx context.Context, id int64, at time.Time, e audit.Event) error
 
 	// ProveCA replaces what is known of the key of a Pending, Valid or Revoked CA, and adds the drill that it follows
-	// from, if any; of older ones [KeptDrills] are kept, this one included. Conflict when what is known is no longer
-	// what it was: Grade, Locked and Accepted.Grade are compared.
+	// from, if any; of older ones [KeptDrills] are kept, this one included. UpdatedAt stays when nothing changes.
+	// Conflict when what is known is no longer what it was: Grade, Locked and Accepted.Grade are compared.
 	ProveCA(ctx context.Context, id int64, was, is KeyProof, d *KeyDrill, events ...audit.Event) error
 	// Drills lists the drills of a CA, newest first.
 	Drills(ctx context.Context, id int64, limit int) ([]KeyDrill, error)

@@ -104,6 +104,8 @@ func reading(part uint) func(*scene) (verdict, error) {
 			return err
 		})
 		switch {
+		case v.result == ckrName(pkcs11.Error(pkcs11.CKR_ATTRIBUTE_TYPE_INVALID)): // no such attribute: nothing was refused
+			v.outcome = attackNotApplicable
 		case v.outcome == attackYielded && octets == 0:
 			v = verdict{attackRefused, "CKR_OK, but no value"}
 		case v.outcome == attackYielded:

@@ -169,8 +169,11 @@ type Bar int
 
 // The bars.
 const (
-	// BarBorn: the key was born in the token and never could leave it. The zero value.
+	// BarBorn: the key was born in the token, never could leave it, and only signs. The zero value.
 	BarBorn Bar = iota
+	// BarAnyUse: as BarBorn, but the key may decrypt, unwrap or derive as well. For keys made elsewhere, when the operator has
+	// accepted that.
+	BarAnyUse
 	// BarHeld: the key cannot leave the token now. For keys made elsewhere, and for tokens that do not tell where a key was
 	// born, when the operator has accepted that.
 	BarHeld
@@ -226,7 +229,7 @@ func (s *session) evidence(id []byte, class int, bar Bar) error {
 // prove checks the claims that hold for an object of this class.
 func (s *session) prove(object pkcs11.ObjectHandle, class int, bar Bar) error {
 	claims := held
-	if bar == BarBorn {
+	if bar != BarHeld {
 		claims = slices.Concat(claims, born)
 	}
 	required := len(claims)

@@ -341,15 +341,57 @@ func (t *Token) revive(n int, absent bool) error {
 	} else if restart != nil {
 		return fmt.Errorf("%w; %w", err, restart)
 	}
-	if err = t.sign(false); errors.Is(err, ErrNotFound) || errors.Is(err, ErrMismatch) || errors.Is(err, ErrEvidence) {
-		return nil // the token answers; that it is another one is what its callers are going to be told
+	if err = t.sign(false); lacking(err) {
+		return t.identify(err)
 	}
 	return err
 }
 
-// sign makes a signature on a session of its own, with a key that was looked up anew. A token without known key only has
-// to log in; one that has just missed a key has to be restarted.
+// lacking reports that the token works and does not have the key, or has another one under its id.
+func lacking(err error) bool {
+	return errors.Is(err, ErrNotFound) || errors.Is(err, ErrMismatch) || errors.Is(err, ErrEvidence)
+}
+
+// maxIdentifying is how many keys are looked for before a token counts as another one.
+const maxIdentifying = 16
+
+// identify decides whether a token that lacks the key it was asked for is still the one that was opened: if any other key
+// that was used signs, it is, and lacks only that one. Otherwise it stays away until the right one is back.
+func (t *Token) identify(why error) error {
+	t.mu.Lock()
+	missed := t.probe
+	var others []*key
+	for _, k := range t.keys {
+		if k != missed && len(others) < maxIdentifying {
+			others = append(others, k)
+		}
+	}
+	t.mu.Unlock()
+	for _, k := range others {
+		if err := t.signWith(k); err == nil {
+			t.mu.Lock()
+			t.probe = nil // the next check makes a new one
+			t.mu.Unlock()
+			return nil
+		} else if !lacking(err) {
+			return err
+		}
+	}
+	return fmt.Errorf("token %q is another one, with none of the keys that were used: %w", t.slot.label, why)
+}
+
+// sign makes a signature with the key that tells whether the token works. A token without known key only has to log in;
+// one that has just missed a key has to be restarted.
 func (t *Token) sign(absent bool) error {
+	k := t.anyKey()
+	if k == nil && absent {
+		return ErrNotFound
+	}
+	return t.signWith(k)
+}
+
+// signWith makes a signature on a session of its own, with a key that is looked up anew; without a key it only logs in.
+func (t *Token) signWith(k *key) error {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
 	if err := t.module.gate.enter(ctx); err != nil {
@@ -366,11 +408,7 @@ func (t *Token) sign(absent bool) error {
 		return err
 	}
 	defer t.discard(s)
-	k := t.anyKey()
 	if k == nil {
-		if absent {
-			return ErrNotFound
-		}
 		return nil
 	}
 	k.found.Store(nil)

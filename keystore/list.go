@@ -20,6 +20,7 @@ type Entry struct {
 	Type   string // a [KeyType], "aes", "des3", "generic-secret", or the CKA_KEY_TYPE in hexadecimal
 	Size   int    // bits; 0 when the token does not tell
 	Public crypto.PublicKey
+	Own    Purpose // what Signet keeps the key for; "" when it is not Signet's own
 }
 
 // keyTypeWords are the key types as Entry shows them.
@@ -109,6 +110,11 @@ func (s *session) entry(object pkcs11.ObjectHandle, class int, publics map[strin
 		raw[i] = value
 	}
 	e.ID, e.Label, e.Type = raw[0], string(raw[1]), nameOf(keyTypeWords, number(raw[2]))
+	own, err := s.purposeOf(object, class, e)
+	if err != nil {
+		return Entry{}, err
+	}
+	e.Own = own
 	if class == pkcs11.CKO_SECRET_KEY {
 		if n := number(raw[3]); n != pkcs11.CK_UNAVAILABLE_INFORMATION {
 			e.Size = int(n) * 8

@@ -40,6 +40,7 @@ type Token struct {
 	kek    atomic.Pointer[current]
 	bar    atomic.Int32 // Bar that Signet's own keys are held to
 	probe  *key         // signs when the token's health is in doubt
+	attest atomic.Pointer[attester]
 
 	mu     sync.Mutex
 	closed bool

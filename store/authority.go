@@ -176,6 +176,15 @@ func (db *DB) CAs(ctx context.Context, s ca.Scope, p ca.Page) ([]ca.CA, int64, e
 	return each(rows, authorityRow.ca), total, err
 }
 
+// EveryCA implements ca.Store.
+func (db *DB) EveryCA(ctx context.Context, p ca.Page) ([]ca.CA, error) {
+	var rows []authorityRow
+	err := db.read(ctx, "EveryCA", func(q *gorm.DB) error {
+		return page(q, p.After, p.Skip, p.Limit).Find(&rows).Error
+	})
+	return each(rows, authorityRow.ca), err
+}
+
 // CAsByName implements ca.Store.
 func (db *DB) CAsByName(ctx context.Context, s ca.Scope, name string) ([]ca.CA, error) {
 	var rows []authorityRow

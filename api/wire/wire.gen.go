@@ -32,6 +32,7 @@ const (
 	AuditActionCertRevoke           AuditAction = "cert_revoke"
 	AuditActionKekDestroy           AuditAction = "kek_destroy"
 	AuditActionKekRotate            AuditAction = "kek_rotate"
+	AuditActionKeyDestroy           AuditAction = "key_destroy"
 	AuditActionKeyReseal            AuditAction = "key_reseal"
 	AuditActionLoginFailure         AuditAction = "login_failure"
 	AuditActionLoginSuccess         AuditAction = "login_success"
@@ -97,6 +98,8 @@ func (e AuditAction) Valid() bool {
 	case AuditActionKekDestroy:
 		return true
 	case AuditActionKekRotate:
+		return true
+	case AuditActionKeyDestroy:
 		return true
 	case AuditActionKeyReseal:
 		return true

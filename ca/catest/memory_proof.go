@@ -30,8 +30,10 @@ func (m *Memory) ProveCA(ctx context.Context, id int64, was, is ca.KeyProof, d *
 	if !ok || a.State == ca.Abandoned || a.Proof.Grade != was.Grade || a.Proof.Locked != was.Locked || a.Proof.Accepted.Grade != was.Accepted.Grade {
 		return fault.New(fault.Conflict, "What is known of the CA's key has changed meanwhile")
 	}
-	a.Proof, a.UpdatedAt = is, m.now()
-	a.Proof.Accepted = accepted(is.Accepted)
+	is.Accepted = accepted(is.Accepted)
+	if a.Proof != is {
+		a.Proof, a.UpdatedAt = is, m.now()
+	}
 	if d != nil {
 		kept := *d
 		kept.CAID, kept.At = id, instant(d.At)
@@ -105,6 +107,15 @@ func (m *Memory) AdoptCA(ctx context.Context, c ca.CA, e audit.Event) (ca.CA, er
 	}
 	m.append(e, c.ID)
 	return adopted, nil
+}
+
+// EveryCA implements ca.Store.
+func (m *Memory) EveryCA(ctx context.Context, p ca.Page) ([]ca.CA, error) {
+	if err := m.begin(ctx, "EveryCA"); err != nil {
+		return nil, err
+	}
+	defer m.mu.Unlock()
+	return values(cut(byID(m.authorities, authorityID, func(*authority) bool { return true }), authorityID, p)), nil
 }
 
 // AbandonCA implements ca.Store.

@@ -54,6 +54,17 @@ var proofTests = map[string]func(f fixture){
 		d.CAID = c.ID
 		f.equal(drills, []ca.KeyDrill{*d})
 	},
+	"a drill that shows nothing new is no update": func(f fixture) {
+		c := f.root()
+		f.prove(c.ID, c.Proof, c.Proof, drillOf(evidence.Drilled, "a"))
+		same, err := f.s.CA(f.Context(), c.ID)
+		f.ok(err)
+		f.equal(same.UpdatedAt, c.UpdatedAt)
+		f.prove(c.ID, c.Proof, drilled, nil)
+		changed, err := f.s.CA(f.Context(), c.ID)
+		f.ok(err)
+		f.equal(changed.UpdatedAt.After(c.UpdatedAt), true)
+	},
 	"a pending CA can be proved, and keeps that": func(f fixture) {
 		c := f.pending(f.plan(nil))
 		f.prove(c.ID, c.Proof, drilled, drillOf(evidence.Drilled, "a"))
@@ -206,6 +217,24 @@ var adoptTests = map[string]func(f fixture){
 		}
 		f.ok(f.s.AbandonCA(f.Context(), c.ID, ca.Revocation{At: now}, event(audit.CAAbandon, audit.ResourceCA)))
 		f.issue(f.leaf(root)) // the parent was left alone
+	},
+	"every CA is listed to whoever asks for their keys": func(f fixture) {
+		root := f.root()
+		child, pending, abandoned := f.child(root), f.pending(f.plan(nil)), f.pending(f.plan(nil))
+		f.ok(f.deleteCA(child.ID))
+		f.ok(f.s.AbandonCA(f.Context(), abandoned.ID, ca.Revocation{At: now}, event(audit.CAAbandon, audit.ResourceCA)))
+		all, err := f.s.EveryCA(f.Context(), ca.Page{Limit: 10})
+		f.ok(err)
+		var states []ca.State
+		for _, c := range all {
+			states = append(states, c.State)
+		}
+		f.equal(states, []ca.State{ca.Valid, ca.Valid, ca.Pending, ca.Abandoned})
+		f.equal(all[1].DeletedAt != nil, true)
+		f.equal(all[2].KeyID, pending.KeyID)
+		page, err := f.s.EveryCA(f.Context(), ca.Page{After: 2, Limit: 1})
+		f.ok(err)
+		f.equal(page, all[2:3])
 	},
 	"the key of a CA in use is not destroyed": func(f fixture) {
 		c := f.root()

@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -171,30 +170,6 @@ func TestLoginRates(t *testing.T) {
 		var got loginRate
 		if err := got.UnmarshalText([]byte(text)); err != nil || got != want {
 			t.Errorf("%s: got %+v, %v, want %+v", text, got, err, want)
-		}
-	}
-}
-
-func TestFurtherTokensAreReadFromFlagFileAndVariable(t *testing.T) {
-	t.Parallel()
-	const mapping = "{second: {module: /usr/lib/hsm.so, token: two, pin-file: /etc/signet/pin2, timeout: 5s}}"
-	want := furtherTokens{"second": {Module: "/usr/lib/hsm.so", Token: "two", PINFile: "/etc/signet/pin2", Timeout: 5 * time.Second}}
-	for name, args := range map[string][]string{
-		"as text":          {"--tokens", mapping},
-		"a file of tokens": {"--tokens", "@" + file(t, mapping)},
-		"in the settings":  {"--config", file(t, "tokens: "+mapping)},
-	} {
-		c, err := settings(args...)
-		if err != nil || !maps.Equal(c.Tokens, want) {
-			t.Errorf("%s: %+v, %v", name, c.Tokens, err)
-		}
-	}
-	for _, bad := range []string{
-		"{default: {module: m, token: t, pin-file: p}}", "{Second: {module: m, token: t, pin-file: p}}",
-		"{second: {module: m, token: t}}", "{second: {module: m, token: t, pin-file: p, pin: 1234}}", "[second]",
-	} {
-		if _, err := settings("--tokens", bad); err == nil {
-			t.Errorf("%s is accepted", bad)
 		}
 	}
 }

@@ -61,8 +61,11 @@ func (k *tokenKeys) Signer(ctx context.Context, r ca.KeyRef) (crypto.Signer, err
 
 // bar is what a token must say of a key when this grade is accepted. Only what was accepted in so many words lowers it.
 func bar(accept evidence.Grade) keystore.Bar {
-	if accept == evidence.Imported {
+	switch accept {
+	case evidence.Imported:
 		return keystore.BarHeld
+	case evidence.Asserted:
+		return keystore.BarAnyUse
 	}
 	return keystore.BarBorn
 }
@@ -139,12 +142,12 @@ func tokenFault(err error) error {
 		return nil
 	case errors.Is(err, keystore.ErrUnsupported):
 		return fault.Wrap(fault.Invalid, "the token does not support this key type or size", err)
-	case errors.Is(err, keystore.ErrNotFound), errors.Is(err, keystore.ErrMismatch),
-		errors.Is(err, keystore.ErrEvidence), errors.Is(err, keystore.ErrExists):
-		return fault.Wrap(fault.Internal, "the CA key cannot be used", err)
 	case errors.Is(err, keystore.ErrUnavailable), errors.Is(err, keystore.ErrPIN),
 		errors.Is(err, context.DeadlineExceeded):
 		return &fault.Error{Code: fault.Unavailable, Message: "the signing token is not available", RetryAfter: time.Second, Err: err}
+	case errors.Is(err, keystore.ErrNotFound), errors.Is(err, keystore.ErrMismatch),
+		errors.Is(err, keystore.ErrEvidence), errors.Is(err, keystore.ErrExists):
+		return fault.Wrap(fault.Internal, "the CA key cannot be used", err)
 	}
 	return fmt.Errorf("use token: %w", err)
 }

@@ -41,6 +41,8 @@ type commands struct {
 	User     userCommands     `cmd:"" help:"Manage accounts, directly in the server's database."`
 	Evidence evidenceCommands `cmd:"" help:"Check what a server says of its CA keys, offline."`
 	Token    tokenCommands    `cmd:"" help:"Look after the tokens and the keys in them that are Signet's own, on the server itself."`
+	Key      keyCommands      `cmd:"" help:"Look after the keys in the tokens, on the server itself."`
+	CA       caCommands       `cmd:"" name:"ca" help:"Make CAs of keys that exist already, on the server itself."`
 	Migrate  migrateCommand   `cmd:"" help:"Bring the database to this program's schema and print its version."`
 	Health   healthCommand    `cmd:"" help:"Ask a running server whether it is ready; exit code 1 when it is not."`
 	Version  versionCommand   `cmd:"" help:"Print the version."`

@@ -3,12 +3,15 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -30,6 +33,8 @@ type load struct {
 	refused int // 503 with Retry-After
 	wrong   []string
 	slowest time.Duration
+
+	others int // certificates of the CA that were not issued here
 }
 
 func (r *running) startLoad(ca int64, request string) *load {
@@ -157,7 +162,7 @@ func (l *load) verify(t *testing.T) {
 		}
 		path = fmt.Sprintf("/api/v1/certificates/?ca_id=%d&limit=10000&skip=%d", l.ca, recorded)
 	}
-	if len(seen) > 0 || recorded != len(l.signed) {
+	if len(seen) > 0 || recorded != len(l.signed)+l.others {
 		t.Errorf("%d certificates answered, %d recorded, %d of the answered ones unknown", len(l.signed), recorded, len(seen))
 	}
 }
@@ -291,5 +296,49 @@ func TestAWrongPINIsTriedOnceAndEndsTheStart(t *testing.T) {
 	}
 	if n := faults.Counts().Logins - before; n != 1 {
 		t.Errorf("the PIN was tried %d times, want once", n)
+	}
+}
+
+// Somebody puts another token with the same label and PIN in the place of the right one, and then the right one back.
+func TestAnotherTokenOfTheSameLabelIsRefused(t *testing.T) {
+	t.Parallel()
+	pin := secretFile(t, "the same PIN", 0o600)
+	stranger := newSite(t, "sqlite", "--pkcs11-pin-file", pin)
+	r := stranger.start("signet")
+	r.firstUser()
+	r.createCA("Stranger")
+	r.stop(syscall.SIGTERM)
+
+	s := newSite(t, "sqlite", "--pkcs11-pin-file", pin, "--pkcs11-patience", "500ms")
+	r = s.start("signet")
+	r.firstUser()
+	authority := r.createCA("Right")
+	request := object{"ca_id": authority, "certificate_type": "server", "csr": csr(t, "www.example.com")}
+	r.must(http.StatusCreated, "POST", "/api/v1/certificates/sign-csr", request)
+
+	tokens, right := s.dataDir()+"/softhsm/tokens", s.dataDir()+"/softhsm/right"
+	if err := errors.Join(os.Rename(tokens, right), os.CopyFS(tokens, os.DirFS(stranger.dataDir()+"/softhsm/tokens"))); err != nil {
+		t.Fatal(err)
+	}
+	for start := time.Now(); time.Since(start) < 3*time.Second; time.Sleep(50 * time.Millisecond) {
+		status, answer, err := r.do("POST", "/api/v1/certificates/sign-csr", request)
+		if err != nil || status != http.StatusServiceUnavailable {
+			t.Fatalf("a stranger's token: status %d, %v: %s", status, err, answer)
+		}
+	}
+	if log := r.stderr.String(); !strings.Contains(log, "is another one") {
+		t.Error("the log does not say that it is another token")
+	}
+	r.raw(http.StatusServiceUnavailable, "GET", "/readyz", nil)
+	if err := errors.Join(os.RemoveAll(tokens), os.Rename(right, tokens)); err != nil {
+		t.Fatal(err)
+	}
+	for start := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		if status, _, _ := r.do("POST", "/api/v1/certificates/sign-csr", request); status == http.StatusCreated {
+			break
+		}
+		if time.Since(start) > 2*time.Second {
+			t.Fatal("the right token is not found again")
+		}
 	}
 }

@@ -20,6 +20,7 @@ import (
 type tokenCommands struct {
 	Init      tokenInitCommand `cmd:"" help:"Make the token: initialize an empty one of --pkcs11-module with label, security officer's PIN and user PIN, or the SoftHSM2 token of the data folder."`
 	List      tokenListCommand `cmd:"" help:"List the tokens that the modules of the settings have. Logs in nowhere."`
+	Show      tokenShowCommand `cmd:"" help:"Log in to a token, have it sign, and show what it says of itself, Signet's own keys and the fingerprint of the attestation key, which auditors pin."`
 	RotateKEK rotateKEKCommand `cmd:"" name:"rotate-kek" help:"Make a new key-encryption key and seal the stored leaf keys anew under it, while servers run."`
 	PIN       tokenPINCommand  `cmd:"" name:"pin" help:"Change the user PIN of a token. A running server stays logged in, and reads its PIN file again when it has to log in anew."`
 }
@@ -131,7 +132,7 @@ func (c *Config) modules() ([]tokenModule, error) {
 	all := []tokenModule{{path, c.PKCS11InitArgs, map[string]string{label: defaultToken}}}
 next:
 	for _, name := range c.Tokens.names() {
-		t := c.Tokens[name]
+		t := c.Tokens.byName[name]
 		for _, m := range all {
 			if m.path == t.Module {
 				m.names[t.Token] = name

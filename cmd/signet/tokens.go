@@ -30,8 +30,8 @@ type furtherToken struct {
 	Timeout     time.Duration `yaml:"timeout"`
 }
 
-// furtherTokens is the setting tokens: tokens by name, beside the default one.
-type furtherTokens map[string]furtherToken
+// furtherTokens is the setting tokens: tokens beside the default one.
+type furtherTokens struct{ byName map[string]furtherToken }
 
 var tokenName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$`)
 
@@ -46,7 +46,7 @@ func (f *furtherTokens) UnmarshalText(text []byte) error {
 	if len(bytes.TrimSpace(text)) == 0 { // an empty variable counts as unset
 		return nil
 	}
-	all := map[string]furtherToken{} // not furtherTokens, whose UnmarshalText the decoder would call
+	all := map[string]furtherToken{}
 	if err := yaml.NewDecoder(bytes.NewReader(text), yaml.DisallowUnknownField()).Decode(&all); err != nil {
 		return errors.New(yaml.FormatError(err, false, false))
 	}
@@ -64,14 +64,14 @@ func (f *furtherTokens) UnmarshalText(text []byte) error {
 			return fmt.Errorf("token %s: max-sessions and timeout must not be negative", name)
 		}
 	}
-	*f = all
+	f.byName = all
 	return nil
 }
 
 // names lists the tokens in order, for messages and for a set that is the same at every start.
 func (f furtherTokens) names() []string {
 	var names []string
-	for name := range f {
+	for name := range f.byName {
 		names = append(names, name)
 	}
 	slices.Sort(names)
@@ -86,7 +86,7 @@ func (c *Config) tokenConfigs(log *slog.Logger) ([]keystore.Named, error) {
 	}
 	all := []keystore.Named{{Name: defaultToken, Config: first}}
 	for _, name := range c.Tokens.names() {
-		t := c.Tokens[name]
+		t := c.Tokens.byName[name]
 		pin, err := readSecret(log, "pkcs11-pin-file", t.PINFile)
 		if err != nil {
 			return nil, fmt.Errorf("token %s: %w", name, err)

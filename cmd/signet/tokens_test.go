@@ -1,0 +1,145 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"signet/keystore"
+	"signet/softhsm/softhsmtest"
+)
+
+// entry is a further token as the setting tokens has it.
+func entry(t *testing.T, name string, cfg keystore.Config) string {
+	t.Helper()
+	return fmt.Sprintf("  %s: {module: %s, token: %s, pin-file: %s}\n", name, cfg.Module, cfg.Token, secretFile(t, cfg.PIN, 0o600))
+}
+
+func TestTokensAreReadFromTheFileTheFlagAndAFileOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	one := "vault: {module: /lib/hsm.so, token: ca, pin-file: /etc/pin, max-sessions: 4, timeout: 5s}"
+	want := furtherToken{Module: "/lib/hsm.so", Token: "ca", PINFile: "/etc/pin", MaxSessions: 4, Timeout: 5 * time.Second}
+	for name, args := range map[string][]string{
+		"a mapping in the settings file": {"--config", file(t, "tokens:\n  "+one+"\n")},
+		"text":                           {"--tokens", one},
+		"a file":                         {"--tokens", "@" + file(t, one)},
+	} {
+		if c, err := settings(args...); err != nil || c.Tokens.byName["vault"] != want {
+			t.Errorf("%s: %+v, %v", name, c.Tokens, err)
+		}
+	}
+	for _, c := range []struct{ name, text, part string }{
+		{"the name of the default token", "default: {module: a, token: b, pin-file: c}", "another name"},
+		{"a name with other characters", "Vault_A: {module: a, token: b, pin-file: c}", "lower-case"},
+		{"no PIN file", "vault: {module: a, token: b}", "pin-file"},
+		{"a PIN", "vault: {module: a, token: b, pin-file: c, pin: 1234}", "pin"},
+		{"a label too long", "vault: {module: a, token: 123456789012345678901234567890123, pin-file: c}", "32 bytes"},
+		{"no mapping", "[vault]", ""},
+		{"a file that is not there", "@/nonexistent", "no such file"},
+	} {
+		if _, err := settings("--tokens", c.text); err == nil || !strings.Contains(err.Error(), c.part) {
+			t.Errorf("%s: %v, want an error with %q", c.name, err, c.part)
+		}
+	}
+}
+
+func TestACAIsMadeOnTheTokenThatIsAskedFor(t *testing.T) {
+	t.Parallel()
+	cfg, second := softhsmtest.Faulty(t)
+	s := newSite(t, "sqlite", "--tokens", entry(t, "vault", cfg))
+	r := s.start("signet")
+	r.firstUser()
+	request := object{"name": "Vault", "subject_dn": "CN=Vault", "key_type": "ec", "key_size": 256, "token": "vault"}
+	made := r.must(http.StatusCreated, "POST", "/api/v1/cas/", request)
+	home := r.must(http.StatusCreated, "POST", "/api/v1/cas/", object{"name": "Home", "subject_dn": "CN=Home", "key_type": "ec"})
+	if made["token"] != "vault" || home["token"] != "default" {
+		t.Errorf("the CAs are on %v and %v", made["token"], home["token"])
+	}
+	if n := second.Counts().Calls["C_GenerateKeyPair"]; n == 0 {
+		t.Error("nothing was made on the token that was asked for")
+	}
+	request["token"] = "attic"
+	if answer := r.must(http.StatusBadRequest, "POST", "/api/v1/cas/", request); !strings.Contains(fmt.Sprint(answer["detail"]), "vault") {
+		t.Errorf("the refusal does not name the tokens: %v", answer["detail"])
+	}
+
+	// One token is away: what is on the other goes on, and the server is ready.
+	sign := func(ca object) int {
+		status, _, _ := r.do("POST", "/api/v1/certificates/sign-csr", object{"ca_id": id(ca), "certificate_type": "server", "csr": csr(t, "www.example.com")})
+		return status
+	}
+	second.Remove()
+	if status := sign(made); status != http.StatusServiceUnavailable {
+		t.Errorf("sign on a token that is away: %d", status)
+	}
+	if status := sign(home); status != http.StatusCreated {
+		t.Errorf("sign on the other one: %d", status)
+	}
+	r.raw(http.StatusOK, "GET", "/readyz", nil)
+
+	// And it starts so, too.
+	r.stop(syscall.SIGTERM)
+	r = s.start("signet")
+	r.login(rootName, rootPassword)
+	if status := sign(home); status != http.StatusCreated {
+		t.Errorf("after a start without one token, sign on the other: %d", status)
+	}
+	second.Restore()
+	for start := time.Now(); sign(made) != http.StatusCreated; time.Sleep(20 * time.Millisecond) {
+		if time.Since(start) > 5*time.Second {
+			t.Fatal("the token is not connected when it is there")
+		}
+	}
+}
+
+func TestAClonedTokenTakesOverAndGivesBack(t *testing.T) {
+	t.Parallel()
+	_, home := softhsmtest.Faulty(t)
+	s := newSite(t, "sqlite")
+	r := s.start("signet", home.Env()...)
+	r.firstUser()
+	authority := r.createCA("Cloned")
+	issued := r.must(http.StatusCreated, "POST", fmt.Sprintf("/api/v1/certificates/?ca_id=%d", authority), object{
+		"common_name": "www.example.com", "subject_dn": "CN=www.example.com", "certificate_type": "server"})
+	r.stop(syscall.SIGTERM)
+
+	cfg, twin := home.Clone(t)
+	s.args = append(s.args, "--pkcs11-timeout", "4s", "--tokens", entry(t, "twin", cfg))
+	r = s.start("signet", home.Env()...)
+	r.login(rootName, rootPassword)
+	l := r.startLoad(authority, csr(t, "www.example.com"))
+	l.others = 1 // the one that was issued before
+	l.more(20, 20*time.Second)
+	signatures := func(f *softhsmtest.Faults) int { return f.Counts().Calls["C_Sign"] }
+
+	home.Remove()
+	l.more(100, 20*time.Second)
+	before := signatures(twin)
+	l.more(50, 10*time.Second)
+	if n := signatures(twin) - before; n < 30 {
+		t.Errorf("%d of 50 certificates were signed on the twin", n)
+	}
+	r.raw(http.StatusOK, "GET", "/readyz", nil)
+	key := r.must(http.StatusOK, "GET", fmt.Sprintf("/api/v1/certificates/%d/private-key", id(issued)), nil)
+	if key["private_key"] != issued["private_key"] {
+		t.Error("the twin does not open the leaf key that was sealed at home")
+	}
+	home.Restore()
+	for start := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		before := signatures(home)
+		l.more(20, 10*time.Second)
+		if signatures(home)-before >= 10 {
+			break
+		}
+		if time.Since(start) > 10*time.Second {
+			t.Fatal("the home token does not sign again")
+		}
+	}
+	l.verify(t)
+	if l.refused > 0 {
+		t.Errorf("%d requests were refused", l.refused)
+	}
+}
