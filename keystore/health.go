@@ -331,7 +331,7 @@ func (t *Token) revive(n int, absent bool) error {
 	if err == nil || errors.Is(err, ErrPIN) {
 		return err
 	}
-	if n > 8 && t.module.restartedFor(othersRest) {
+	if t.module.rests(n > 8) {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)

@@ -35,6 +35,7 @@ type module struct {
 	ready    bool             // C_Initialize was done, by us or by somebody else
 	ours     bool             // by us
 	since    time.Time        // of the last C_Initialize
+	blocked  time.Time        // when calls in flight last prevented a restart
 	reserved []byte           // pReserved; the module may keep the pointer
 	slots    map[string]*slot // by label
 
@@ -256,6 +257,7 @@ func (m *module) restart(ctx context.Context, failed uint64) error {
 	}
 	open, err := m.gate.drain(ctx)
 	if err != nil {
+		m.blocked = time.Now()
 		return fmt.Errorf("restart PKCS#11 module %s: calls are still in flight: %w", m.path, err)
 	}
 	defer open()
@@ -277,11 +279,12 @@ func (m *module) restart(ctx context.Context, failed uint64) error {
 	return nil
 }
 
-// restartedFor reports whether the module has other users and was initialized within the last d.
-func (m *module) restartedFor(d time.Duration) bool {
+// rests reports whether the module has other users, who are to be left alone for a while: it was restarted often enough, or
+// calls in flight have just prevented that, for which everybody else had to wait.
+func (m *module) rests(often bool) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.refs > 1 && time.Since(m.since) < d
+	return m.refs > 1 && (often && time.Since(m.since) < othersRest || time.Since(m.blocked) < othersRest)
 }
 
 // only returns the one initialized token with this label, or nil.

@@ -339,3 +339,62 @@ func TestAFolderThatWasAwayCostsNoSecret(t *testing.T) {
 	close(stop)
 	group.Wait()
 }
+
+// A restart on behalf of a token that is away waits for the calls in flight, and everybody waits for it: not again and again
+// while one of them takes long.
+func TestALongCallBesideATokenThatIsAwayDoesNotKeepTheOthers(t *testing.T) {
+	t.Parallel()
+	cfg, faults := softhsmtest.Faulty(t)
+	cfg.Timeout = 10 * time.Second
+	tokens := filepath.Join(filepath.Dir(cfg.Module), "tokens")
+	mine, err := os.ReadDir(tokens)
+	if err != nil {
+		t.Fatal(err)
+	}
+	away := cfg
+	away.Token = "away"
+	if err := keystore.InitToken(t.Context(), away, "12345678"); err != nil {
+		t.Fatal(err)
+	}
+	token, gone := openAs(t, cfg), openAs(t, away)
+	for _, both := range []*keystore.Token{token, gone} {
+		if err := both.Check(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	key, _ := generate(t, token, keystore.EC, 256)
+	s := startSigners(t, key)
+	counted := func() int {
+		before := s.count()
+		time.Sleep(2 * time.Second)
+		return s.count() - before
+	}
+	usual := counted()
+	faults.Delay("C_GenerateKeyPair", 5*time.Second)
+	var making sync.WaitGroup
+	making.Go(func() { generate(t, token, keystore.EC, 256) })
+	folders, err := os.ReadDir(tokens)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, folder := range folders {
+		if folder.Name() != mine[0].Name() {
+			if err := os.RemoveAll(filepath.Join(tokens, folder.Name())); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for start := time.Now(); gone.State().Up; time.Sleep(10 * time.Millisecond) {
+		_ = gone.Check(t.Context())
+		if time.Since(start) > 10*time.Second {
+			t.Fatal("the circuit breaker of the other token does not open")
+		}
+	}
+	if meanwhile := counted(); meanwhile < usual/5 {
+		t.Errorf("%d signatures while a key was made, %d before", meanwhile, usual)
+	}
+	making.Wait()
+	if failures := s.stop(); len(failures) > 0 {
+		t.Errorf("%d signatures failed, the first with %v", len(failures), failures[0])
+	}
+}
