@@ -24,7 +24,7 @@ const (
 	CAAdopt            Action = "ca_adopt"              // a key that was made elsewhere became a CA
 	CALock             Action = "ca_lock"               // its key is known too little to certify; CRLs go on
 	CAUnlock           Action = "ca_unlock"             //
-	CAKeyDrill         Action = "ca_key_drill"          // somebody had the key attacked
+	CAKeyDrill         Action = "ca_key_drill"          // somebody had the key attacked, or an attack showed another grade
 	CAKeyEvidence      Action = "ca_key_evidence"       // evidence was signed for somebody
 	CAKeyAccept        Action = "ca_key_accept"         // a lower grade of the key was accepted, or that was withdrawn
 	CAKeyRefuse        Action = "ca_key_refuse"         // a key was refused for its grade and signed nothing

@@ -280,7 +280,7 @@ func (a *Authority) recordAdoption(ctx context.Context, caller policy.Caller, pl
 	was := c.Proof
 	c.Proof.Grade = d.Grade
 	if err := a.cfg.Store.ProveCA(ctx, c.ID, was, c.Proof, &d); err != nil {
-		return CA{}, fmt.Errorf("record drill of CA %d: %w", c.ID, err)
+		return CA{}, a.closed(ctx, caller, c, fmt.Errorf("record drill of CA %d: %w", c.ID, err))
 	}
 	detail += ", serial " + c.Serial
 	if !plan.signs {

@@ -12,6 +12,7 @@ import (
 
 	"signet/audit"
 	"signet/ca"
+	"signet/ca/catest"
 	"signet/evidence"
 	"signet/fault"
 	"signet/policy"
@@ -210,5 +211,30 @@ func TestWhatIsNotAdopted(t *testing.T) {
 	}
 	if n := v.soft.Drills(); n != 0 {
 		t.Errorf("%d drills of keys that were refused anyway", n)
+	}
+}
+
+func TestAnAdoptionThatCannotBeRecordedIsClosed(t *testing.T) {
+	t.Parallel()
+	store := catest.New()
+	v := newVault(t, func(c *ca.Config) { c.Store = store })
+	v.store = store
+	v.soft.Put("main", foreignKey, bornHere)
+	request := ca.AdoptRequest{KeyID: foreignKey, Name: "Old CA", SubjectDN: "CN=Old", ValidDays: 30}
+	store.Fail = func(method string) error {
+		if method == "ProveCA" {
+			return errAway
+		}
+		return nil
+	}
+	_, err := v.Adopt(t.Context(), superuser, request)
+	wantFault(t, err, fault.Unavailable, "not available")
+	v.last(t, audit.CAAbandon)
+	if n, err := v.Reconcile(t.Context(), v.clock.Now().Add(time.Hour)); n != 0 || err != nil {
+		t.Errorf("the announcement was left open: %d, %v", n, err)
+	}
+	store.Fail = nil
+	if _, err := v.Adopt(t.Context(), superuser, request); err != nil {
+		t.Errorf("the second attempt: %v", err)
 	}
 }

@@ -95,28 +95,29 @@ type Authority struct {
 	cfg       Config
 	publisher publisher
 	keygen    chan struct{} // bounds the leaf keys being made at once
+	evidence  chan struct{} // bounds the evidence being made at once: signing certificates goes first
 	issuers   sync.Map      // issuerKey -> *signer.Issuer; a CA's certificate and key never change
 	drills    drillSlots
-	pauses    sync.Map // name of a token -> time.Time until which nothing is reserved for it: it has just failed to sign
+	pauses    sync.Map // CA id -> time.Time: until then nothing is reserved, as its key has just failed to sign
 }
 
 // New returns an Authority. It does nothing until it is called; start Run for its background work.
 func New(cfg Config) *Authority {
-	a := &Authority{cfg: cfg, keygen: make(chan struct{}, runtime.GOMAXPROCS(0))}
-	a.drills.busy = map[string]chan struct{}{}
+	a := &Authority{cfg: cfg, keygen: make(chan struct{}, runtime.GOMAXPROCS(0)), evidence: make(chan struct{}, 2)}
+	a.drills.busy = map[string]drillSlot{}
 	a.publisher = publisher{publish: a.publishCRL, next: map[int64]chan struct{}{}, running: map[int64]bool{}}
 	return a
 }
 
-// tokenPause is how long nothing is reserved after the token failed to sign. A reservation that cannot be signed costs
-// a serial in the CRLs to come.
+// tokenPause is how long nothing is reserved for a CA whose key failed to sign. A reservation that cannot be signed costs
+// a serial in the CRLs to come. Other CAs, whose keys may be in other tokens, go on.
 const tokenPause = 250 * time.Millisecond
 
 var errTokenAway = &fault.Error{Code: fault.Unavailable, Message: "the signing token is not available", RetryAfter: time.Second}
 
 // tokenSigns refuses while the token of the issuer is known not to sign.
 func (a *Authority) tokenSigns(ctx context.Context, c CA) error {
-	if until, ok := a.pauses.Load(a.TokenOf(c)); ok && a.cfg.Now().Before(until.(time.Time)) {
+	if until, ok := a.pauses.Load(c.ID); ok && a.cfg.Now().Before(until.(time.Time)) {
 		a.refused("token")
 		return errTokenAway
 	}
@@ -136,10 +137,10 @@ type issuerKey struct {
 	accept evidence.Grade
 }
 
-// notSigned classifies an error of a signature, and gives a token that failed a moment's rest.
+// notSigned classifies an error of a signature, and gives a key that failed a moment's rest.
 func (a *Authority) notSigned(c CA, err error) error {
 	if errors.Is(err, signer.ErrKey) {
-		a.pauses.Store(a.TokenOf(c), a.cfg.Now().Add(tokenPause))
+		a.pauses.Store(c.ID, a.cfg.Now().Add(tokenPause))
 	}
 	return a.refuse(err)
 }

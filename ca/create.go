@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -59,14 +60,14 @@ func (a *Authority) CreateCA(ctx context.Context, caller policy.Caller, r Create
 	// 4. Build and lint, no CA key.
 	draft, err := a.prepareCA(ctx, parent, c, subject, key)
 	if err != nil {
-		return CA{}, a.refuse(err)
+		return CA{}, a.refuse(errors.Join(err, a.discard(ctx, caller, c, "its certificate could not be prepared")))
 	}
 	c.Serial, c.TBS = draft.Serial(), draft.TBS()
 
 	// 5. Durable before the token signs.
 	e := a.event(ctx, caller, audit.CAReserve, c.OrganizationID, audit.ResourceCA, &c.ID, "sign certificate with serial "+c.Serial)
 	if err := a.cfg.Store.ReserveCA(ctx, c, e); err != nil {
-		return CA{}, fmt.Errorf("reserve CA %d: %w", c.ID, err)
+		return CA{}, errors.Join(fmt.Errorf("reserve CA %d: %w", c.ID, err), a.discard(ctx, caller, c, "its certificate could not be reserved"))
 	}
 
 	// 6. Sign and verify.
@@ -112,13 +113,19 @@ func (a *Authority) proveNewKey(ctx context.Context, caller policy.Caller, c CA)
 	proof.Grade = e.drill.Grade
 	e.drill.CAID = c.ID
 	if err := a.cfg.Store.ProveCA(ctx, c.ID, c.Proof, proof, &e.drill); err != nil {
-		return KeyProof{}, fmt.Errorf("record drill of CA %d: %w", c.ID, err)
+		return KeyProof{}, errors.Join(fmt.Errorf("record drill of CA %d: %w", c.ID, err), a.discard(ctx, caller, c, "its drill could not be recorded"))
 	}
 	return proof, nil
 }
 
-// discard destroys a key that has signed nothing and closes its announcement. What fails here is left to Reconcile.
+// discardTimeout is how long a key that is of no use has to be destroyed; the time to make it may be over.
+const discardTimeout = 15 * time.Second
+
+// discard destroys a key that has signed nothing and closes its announcement. The announcement is left to Reconcile when
+// that fails here.
 func (a *Authority) discard(ctx context.Context, caller policy.Caller, c CA, why string) error {
+	ctx, cancel := finish(ctx, discardTimeout)
+	defer cancel()
 	outcome := "destroyed"
 	failure := a.cfg.Keys.Destroy(ctx, c.Token, c.KeyID)
 	if failure != nil {

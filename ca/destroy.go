@@ -1,9 +1,11 @@
 package ca
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"signet/audit"
 	"signet/fault"
@@ -50,21 +52,41 @@ func (a *Authority) DestroyKey(ctx context.Context, caller policy.Caller, id int
 	return c, nil
 }
 
-// destroy destroys a key and looks again.
+// destroy destroys a key in every token that holds it, as cloned ones do, and looks again. Nothing is destroyed before all
+// tokens were asked, and never another key that has the CKA_ID by now.
 func (a *Authority) destroy(ctx context.Context, c CA) (result string, err error) {
-	result = "key destroyed; the token has it no more"
-	switch err := a.cfg.Keys.Destroy(ctx, c.Token, c.KeyID); {
-	case fault.Is(err, fault.NotFound):
-		result = "key was gone already"
-	case err != nil:
-		return "", err
+	home := a.TokenOf(c)
+	holders := []string{home} // whatever is left of the key there goes too
+	for _, token := range a.cfg.Keys.Tokens() {
+		key, err := a.cfg.Keys.Inspect(ctx, KeyRef{Token: token, ID: c.KeyID})
+		same := err == nil && bytes.Equal(key.PublicKey, c.PublicKey)
+		switch {
+		case fault.Is(err, fault.NotFound):
+		case err != nil:
+			return "", fmt.Errorf("look for the key in token %s: %w", token, err)
+		case token == home && !same && c.PublicKey != nil:
+			return "", fault.New(fault.Conflict, "token %q has another key under the CKA_ID of CA %d", token, c.ID)
+		case token != home && same:
+			holders = append(holders, token)
+		}
 	}
-	_, err = a.cfg.Keys.Inspect(ctx, KeyRef{Token: c.Token, ID: c.KeyID})
-	switch {
-	case err == nil:
-		return "", errors.New("the token still has the key that it said was destroyed")
-	case !fault.Is(err, fault.NotFound):
-		return "", fmt.Errorf("look whether the key is gone: %w", err)
+	result = "key was gone already"
+	for _, token := range holders {
+		switch err := a.cfg.Keys.Destroy(ctx, token, c.KeyID); {
+		case err == nil:
+			if result = "key destroyed; the token has it no more"; len(holders) > 1 {
+				result = fmt.Sprintf("key destroyed; the tokens %s have it no more", strings.Join(holders, ", "))
+			}
+		case !fault.Is(err, fault.NotFound):
+			return "", err
+		}
+		_, err := a.cfg.Keys.Inspect(ctx, KeyRef{Token: token, ID: c.KeyID})
+		switch {
+		case err == nil:
+			return "", errors.New("the token still has the key that it said was destroyed")
+		case !fault.Is(err, fault.NotFound):
+			return "", fmt.Errorf("look whether the key is gone: %w", err)
+		}
 	}
 	return result, nil
 }

@@ -2,6 +2,7 @@ package ca
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -42,14 +43,18 @@ func (a *Authority) Drill(ctx context.Context, caller policy.Caller, id int64) (
 	return a.drill(ctx, caller, c, OnRequest)
 }
 
-// drill examines the key of a CA and records it.
+// drill examines the key of a CA and records it, also when the attacks left something behind, which is an error: a key
+// that gave way locks its CA whatever else went wrong.
 func (a *Authority) drill(ctx context.Context, caller policy.Caller, c CA, t Trigger) (KeyDrill, error) {
 	e, err := a.examine(ctx, c.KeyRef(), t)
 	if err != nil {
-		return KeyDrill{}, a.refuse(err)
+		err = a.refuse(err)
+	}
+	if len(e.drill.Attacks) == 0 && err != nil {
+		return KeyDrill{}, err
 	}
 	e.drill.CAID = c.ID
-	return e.drill, a.record(ctx, caller, c, e.drill)
+	return e.drill, errors.Join(err, a.record(ctx, caller, c, e.drill))
 }
 
 // record stores a drill with what follows from it, in one transaction.
@@ -57,8 +62,11 @@ func (a *Authority) record(ctx context.Context, caller policy.Caller, c CA, d Ke
 	for attempt := 1; ; attempt++ {
 		next := c.Proof.judge(d)
 		events := a.lockEvents(ctx, caller, c, next)
-		if d.Trigger == OnRequest {
+		if d.Trigger == OnRequest || next.Grade != c.Proof.Grade {
 			detail := fmt.Sprintf("key drilled: grade %s, %d attacks, %d successful", d.Grade, len(d.Attacks), len(d.With(evidence.Yielded)))
+			if next.Grade != c.Proof.Grade {
+				detail += "; before it was " + known(c.Proof.Grade)
+			}
 			events = append(events, a.event(ctx, caller, audit.CAKeyDrill, c.OrganizationID, audit.ResourceCA, &c.ID, detail))
 		}
 		err := a.cfg.Store.ProveCA(ctx, c.ID, c.Proof, next, &d, events...)
@@ -135,9 +143,13 @@ func (a *Authority) DrillAll(ctx context.Context, t Trigger, age time.Duration) 
 	}
 }
 
-// drillDue drills a CA if no other replica has begun to since it was due.
+// drillDue drills a CA if no other replica has begun to since it was due. A drill that fails is due again as it was
+// before: at the start that is a shorter age than later, and must not pass for a drill of the interval.
 func (a *Authority) drillDue(ctx context.Context, c CA, t Trigger, due time.Time) (bool, error) {
-	began := a.cfg.Now()
+	began, before := a.cfg.Now(), time.Unix(0, 0)
+	if c.DrillClaimedAt != nil {
+		before = *c.DrillClaimedAt
+	}
 	mine, err := a.cfg.Store.ClaimDrill(ctx, c.ID, due, began)
 	if err != nil || !mine {
 		return false, err
@@ -149,7 +161,7 @@ func (a *Authority) drillDue(ctx context.Context, c CA, t Trigger, due time.Time
 	if err != nil {
 		back, cancel := finish(ctx, issueTimeout)
 		defer cancel()
-		if _, backErr := a.cfg.Store.ClaimDrill(back, c.ID, began.Add(time.Microsecond), due.Add(-time.Microsecond)); backErr != nil {
+		if _, backErr := a.cfg.Store.ClaimDrill(back, c.ID, began.Add(time.Microsecond), before); backErr != nil {
 			return false, backErr
 		}
 		return false, err

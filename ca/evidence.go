@@ -36,6 +36,12 @@ func (a *Authority) KeyEvidence(ctx context.Context, caller policy.Caller, id in
 	if c.KeyDestroyedAt != nil {
 		return nil, fault.New(fault.Conflict, "the key of CA %d was destroyed", c.ID)
 	}
+	select {
+	case a.evidence <- struct{}{}:
+		defer func() { <-a.evidence }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	key, err := a.cfg.Keys.Inspect(ctx, c.KeyRef())
 	if err != nil {
 		return nil, a.refuse(fmt.Errorf("inspect key of CA %d: %w", id, err))

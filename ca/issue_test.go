@@ -182,6 +182,7 @@ func TestTokenAwayDuringSigning(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	root := w.createCA(t, acmeAdmin, nil)
+	other := w.createCA(t, acmeAdmin, func(r *ca.CreateCARequest) { r.Name, r.SubjectDN = "Other Root", "CN=Other Root,O=Acme,C=US" })
 	w.issue(t, acmeAdmin, root.ID) // the issuer is known from here on, so only the signature can fail
 	w.keys.setAway(true)
 	for range 9 { // within a moment: only the first finds out and leaves a reservation
@@ -194,6 +195,7 @@ func TestTokenAwayDuringSigning(t *testing.T) {
 		t.Fatalf("%d certificates listed, want the one that was answered", total)
 	}
 	w.keys.setAway(false)
+	w.issue(t, acmeAdmin, other.ID) // its key may be in another token: what became of the first CA's does not hold it up
 	w.clock.advance(3 * time.Minute)
 	if n, err := w.Reconcile(t.Context(), w.clock.Now()); n != 1 || err != nil {
 		t.Fatalf("reconciled %d, %v", n, err)

@@ -39,9 +39,11 @@ type Keys interface {
 	Generate(ctx context.Context, r KeyRequest) (crypto.Signer, error)
 	// Signer returns a key, after comparing its public key.
 	Signer(ctx context.Context, r KeyRef) (crypto.Signer, error)
-	// Inspect reads back what the token says of a key, whatever its grade. NotFound when the token has no such key.
+	// Inspect reads back what the token says of a key, whatever its grade. NotFound when the token has no such key, unless
+	// its public key was given: then it ought to be there.
 	Inspect(ctx context.Context, r KeyRef) (evidence.Key, error)
-	// Drill attacks a key and says what each attack achieved. It leaves the key as it was.
+	// Drill attacks a key and says what each attack achieved. It leaves the key as it was. An error beside attacks
+	// says that they left something else behind in the token.
 	Drill(ctx context.Context, r KeyRef) (evidence.Drill, error)
 	// Attester returns the key of a token that signs evidence. It is never a CA key.
 	Attester(ctx context.Context, token string) (crypto.Signer, evidence.Key, error)

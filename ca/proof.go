@@ -63,12 +63,13 @@ type examined struct {
 	drill KeyDrill
 }
 
-// examine reads a key back from its token and attacks it.
+// examine reads a key back from its token and attacks it. An error beside a drill says that the attacks left something
+// behind in the token: what they achieved counts all the same.
 func (a *Authority) examine(ctx context.Context, ref KeyRef, t Trigger) (examined, error) {
 	if ref.Token == "" {
 		ref.Token = a.cfg.Keys.Default()
 	}
-	release, err := a.drills.take(ctx, ref.Token)
+	release, err := a.drills.take(ctx, ref.Token, t)
 	if err != nil {
 		return examined{}, err
 	}
@@ -79,7 +80,10 @@ func (a *Authority) examine(ctx context.Context, ref KeyRef, t Trigger) (examine
 	}
 	drill, err := a.cfg.Keys.Drill(ctx, ref)
 	if err != nil {
-		return examined{}, fmt.Errorf("drill key %x: %w", ref.ID, err)
+		err = fmt.Errorf("drill key %x: %w", ref.ID, err)
+	}
+	if len(drill.Attacks) == 0 && err != nil {
+		return examined{}, err
 	}
 	e := examined{key: key, drill: KeyDrill{Drill: drill, Trigger: t}}
 	e.drill.Grade, e.drill.Reasons = evidence.GradeOf(key.Attributes, drill)
@@ -87,7 +91,7 @@ func (a *Authority) examine(ctx context.Context, ref KeyRef, t Trigger) (examine
 	if a.cfg.Hooks.Drilled != nil {
 		a.cfg.Hooks.Drilled(t, e.drill.Grade)
 	}
-	return e, nil
+	return e, err
 }
 
 // conclusive reports whether a grade says something of the key. A token that went away in the middle of a drill leaves
@@ -196,25 +200,44 @@ const drillWait = 20 * time.Second
 // drillSlots lets one drill at a time run on each token: each keeps sessions busy, and signing goes first.
 type drillSlots struct {
 	mu   sync.Mutex
-	busy map[string]chan struct{}
+	busy map[string]drillSlot
 }
 
-// take waits for the token's slot. Conflict when another drill does not end in time.
-func (s *drillSlots) take(ctx context.Context, token string) (release func(), err error) {
+// drillSlot is the slot of a token.
+type drillSlot struct{ running, asked chan struct{} }
+
+// take waits for the token's slot. Conflict when another drill does not end in time, and at once for a drill on request
+// while another one on request waits: whoever asks again and again must not keep new CAs from being made.
+func (s *drillSlots) take(ctx context.Context, token string, t Trigger) (release func(), err error) {
 	s.mu.Lock()
-	slot := s.busy[token]
-	if slot == nil {
-		slot = make(chan struct{}, 1)
+	slot, known := s.busy[token]
+	if !known {
+		slot = drillSlot{running: make(chan struct{}, 1), asked: make(chan struct{}, 1)}
 		s.busy[token] = slot
 	}
 	s.mu.Unlock()
+	release = func() { <-slot.running }
+	select {
+	case slot.running <- struct{}{}:
+		return release, nil
+	default:
+	}
+	another := fault.New(fault.Conflict, "another key drill is running on token %q; try again later", token)
+	if t == OnRequest {
+		select {
+		case slot.asked <- struct{}{}:
+			defer func() { <-slot.asked }()
+		default:
+			return nil, another
+		}
+	}
 	timeout := time.NewTimer(drillWait)
 	defer timeout.Stop()
 	select {
-	case slot <- struct{}{}:
-		return func() { <-slot }, nil
+	case slot.running <- struct{}{}:
+		return release, nil
 	case <-timeout.C:
-		return nil, fault.New(fault.Conflict, "another key drill is running on token %q; try again later", token)
+		return nil, another
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"signet/audit"
@@ -126,6 +127,49 @@ func TestAKeyThatCannotBeExaminedSignsNothing(t *testing.T) {
 	}
 }
 
+func TestACreationThatFailsBeforeItSignsLeavesNoKeyBehind(t *testing.T) {
+	t.Parallel()
+	for _, method := range []string{"ProveCA", "ReserveCA"} {
+		t.Run(method, func(t *testing.T) {
+			t.Parallel()
+			store := catest.New()
+			v := newVault(t, func(c *ca.Config) { c.Store = store })
+			v.store = store
+			store.Fail = func(called string) error {
+				if called == method {
+					return fault.New(fault.Conflict, "CA 7 is locked")
+				}
+				return nil
+			}
+			_, err := v.CreateCA(t.Context(), superuser, caRequest("Unlucky"))
+			wantFault(t, err, fault.Conflict, "CA 7 is locked")
+			if keys := v.soft.Count(); keys != 0 {
+				t.Errorf("%d keys are left in the token", keys)
+			}
+			if n, err := v.Reconcile(t.Context(), v.clock.Now().Add(time.Hour)); n != 0 || err != nil {
+				t.Errorf("the announcement was left open: %d, %v", n, err)
+			}
+		})
+	}
+}
+
+func TestAKeyWhoseTimeIsOverIsDestroyedAllTheSame(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		v := newVault(t)
+		v.soft.Set("", errAway)
+		time.AfterFunc(time.Hour, v.soft.Hold()) // a token that is slower than any creation may be
+		_, err := v.CreateCA(t.Context(), superuser, caRequest("Slow"))
+		wantFault(t, err, fault.Unavailable, "not available")
+		if keys := v.soft.Count(); keys != 0 {
+			t.Errorf("%d keys are left in the token", keys)
+		}
+		if !strings.Contains(v.last(t, audit.CAKeyRefuse).Detail, "was destroyed") {
+			t.Error("the announcement was left open")
+		}
+	})
+}
+
 func TestAcceptanceAtCreation(t *testing.T) {
 	t.Parallel()
 	v := newVault(t)
@@ -230,6 +274,62 @@ func TestADrillLocksAndUnlocks(t *testing.T) {
 	}
 }
 
+func TestAYieldLocksAlsoWhenTheDrillLeftSomethingBehind(t *testing.T) {
+	t.Parallel()
+	v := newVault(t)
+	c := v.createCA(t, acmeAdmin, nil)
+	v.soft.Set(evidence.Yielded, nil)
+	v.soft.Leave(fault.New(fault.Internal, "the drill left a key behind in the token"))
+	_, err := v.Drill(t.Context(), acmeAdmin, c.ID)
+	wantFault(t, err, fault.Internal, "left a key behind")
+	if p := v.get(t, c.ID).Proof; p.Locked == "" || p.Grade != evidence.Asserted {
+		t.Errorf("%+v", p)
+	}
+	v.last(t, audit.CALock)
+	if drills, err := v.Drills(t.Context(), acmeAdmin, c.ID); err != nil || len(drills) != 2 {
+		t.Errorf("%d drills, %v", len(drills), err)
+	}
+	v.soft.Set(evidence.Refused, nil)
+	_, err = v.CreateCA(t.Context(), acmeAdmin, caRequest("Another"))
+	wantFault(t, err, fault.Internal, "left a key behind")
+	if !strings.Contains(v.last(t, audit.CAKeyRefuse).Detail, "was destroyed") {
+		t.Error("the new key was left behind as well")
+	}
+}
+
+func TestDrillsOnRequestDoNotQueueUpBeforeANewCA(t *testing.T) {
+	t.Parallel()
+	v := newVault(t)
+	c := v.createCA(t, acmeAdmin, nil)
+	drillsBefore := v.soft.Drills()
+	release := v.soft.Hold()
+	const asking = 20
+	refused := make(chan error, asking)
+	for range asking {
+		go func() {
+			_, err := v.Drill(context.WithoutCancel(t.Context()), acmeAdmin, c.ID)
+			refused <- err
+		}()
+	}
+	for range asking - 2 { // one runs and one waits
+		wantFault(t, <-refused, fault.Conflict, "another key drill is running")
+	}
+	created := make(chan error, 1)
+	go func() {
+		_, err := v.CreateCA(context.WithoutCancel(t.Context()), superuser, caRequest("New"))
+		created <- err
+	}()
+	release()
+	for _, err := range []error{<-refused, <-refused, <-created} {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if n := v.soft.Drills() - drillsBefore; n != 3 {
+		t.Errorf("%d drills, want 3", n)
+	}
+}
+
 func TestALowerGradeIsAcceptedAndWithdrawn(t *testing.T) {
 	t.Parallel()
 	v := newVault(t)
@@ -263,6 +363,26 @@ func TestALowerGradeIsAcceptedAndWithdrawn(t *testing.T) {
 	}
 	_, err = v.Issue(t.Context(), acmeAdmin, serverRequest(c.ID))
 	wantFault(t, err, fault.Conflict, "CA 1 is locked")
+}
+
+func TestAnotherGradeIsInTheTrailAlsoWhenNothingIsLocked(t *testing.T) {
+	t.Parallel()
+	v := newVault(t)
+	c := v.createCA(t, superuser, nil)
+	if _, err := v.AcceptKeyGrade(t.Context(), superuser, c.ID, evidence.Asserted, "a locked room"); err != nil {
+		t.Fatal(err)
+	}
+	v.soft.Set(evidence.Yielded, nil)
+	for range 2 {
+		if n, err := v.DrillAll(t.Context(), ca.OnSchedule, time.Hour); n != 1 || err != nil {
+			t.Fatalf("%d drilled, %v", n, err)
+		}
+		v.clock.advance(2 * time.Hour)
+	}
+	entries, n, err := v.store.AuditLog(t.Context(), audit.Filter{Action: audit.CAKeyDrill, Limit: 2})
+	if err != nil || n != 1 || !strings.Contains(entries[0].Detail, "grade asserted") || !strings.Contains(entries[0].Detail, "before it was drilled") {
+		t.Errorf("%d entries %+v, %v", n, entries, err)
+	}
 }
 
 func TestADrillIsJudgedByWhatIsAcceptedWhenItIsRecorded(t *testing.T) {
@@ -326,6 +446,26 @@ func TestEveryKeyIsDrilledInTheBackground(t *testing.T) {
 	drills, err := v.Drills(t.Context(), superuser, first.ID)
 	if err != nil || len(drills) != 3 || drills[0].Trigger != ca.OnSchedule {
 		t.Errorf("drills %+v, %v", drills, err)
+	}
+}
+
+func TestADrillThatFailedAtTheStartIsMadeUpForSoon(t *testing.T) {
+	t.Parallel()
+	v := newVault(t)
+	v.createCA(t, superuser, nil)
+	all := func(trigger ca.Trigger, age time.Duration, want int) {
+		t.Helper()
+		if n, err := v.DrillAll(t.Context(), trigger, age); n != want || err != nil {
+			t.Errorf("%d drilled, %v; want %d", n, err, want)
+		}
+	}
+	for range 2 { // never drilled in the background, and drilled an interval ago
+		v.soft.Set("", errAway)
+		all(ca.AtStartup, time.Minute, 0)
+		v.clock.advance(time.Hour)
+		v.soft.Set("", nil)
+		all(ca.OnSchedule, 24*time.Hour, 1)
+		v.clock.advance(25 * time.Hour)
 	}
 }
 
@@ -414,5 +554,39 @@ func TestAnInterruptedDestructionIsFinished(t *testing.T) {
 	}
 	if d := v.last(t, audit.CAKeyDestroy).Detail; !strings.HasPrefix(d, "key was gone already") {
 		t.Errorf("detail %q", d)
+	}
+}
+
+func TestACloneIsDestroyedTooAndAStrangerIsNot(t *testing.T) {
+	t.Parallel()
+	v := newVault(t)
+	deleted := func() ca.CA {
+		c := v.createCA(t, superuser, nil)
+		if err := v.DeleteCA(t.Context(), superuser, c.ID); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	cloned := deleted()
+	v.soft.Clone("main", "spare", cloned.KeyID)
+	if _, err := v.DestroyKey(t.Context(), superuser, cloned.ID); err != nil || v.soft.Has("main", cloned.KeyID) || v.soft.Has("spare", cloned.KeyID) {
+		t.Errorf("the clone is left, or %v", err)
+	}
+	if d := v.last(t, audit.CAKeyDestroy).Detail; !strings.HasPrefix(d, "key destroyed; the tokens main, spare have it no more") {
+		t.Errorf("detail %q", d)
+	}
+
+	beside := deleted()
+	v.soft.Put("spare", beside.KeyID, nil)
+	if _, err := v.DestroyKey(t.Context(), superuser, beside.ID); err != nil || v.soft.Has("main", beside.KeyID) || !v.soft.Has("spare", beside.KeyID) {
+		t.Errorf("another key elsewhere was destroyed, or %v", err)
+	}
+
+	replaced := deleted()
+	v.soft.Put("main", replaced.KeyID, nil)
+	_, err := v.DestroyKey(t.Context(), superuser, replaced.ID)
+	wantFault(t, err, fault.Conflict, "another key under the CKA_ID")
+	if !v.soft.Has("main", replaced.KeyID) || v.get(t, replaced.ID).KeyDestroyedAt != nil {
+		t.Error("another key was destroyed")
 	}
 }

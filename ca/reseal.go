@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 
 	"signet/audit"
@@ -138,6 +139,11 @@ func resealAll(ctx context.Context, keys KeyEncryptionKeys, current []byte, page
 	return done, replaced, nil
 }
 
+// errSealedWrong is a new sealed form that does not give back what was sealed.
+var errSealedWrong = errors.New("what the token sealed anew does not open to the same key; the old form is kept")
+
+// reseal seals one key anew, and opens it again: the old form is overwritten and its key destroyed, so that a token
+// which sealed it wrong would lose it for good.
 func reseal(ctx context.Context, keys KeyEncryptionKeys, k SealedKey) ([]byte, error) {
 	place := sealedPlace(Certificate{IssuerID: k.IssuerID, Serial: k.Serial})
 	plaintext, err := keys.Unseal(ctx, k.Sealed, place)
@@ -145,7 +151,21 @@ func reseal(ctx context.Context, keys KeyEncryptionKeys, k SealedKey) ([]byte, e
 		return nil, err
 	}
 	defer clear(plaintext)
-	return keys.Seal(ctx, plaintext, place)
+	sealed, err := keys.Seal(ctx, plaintext, place)
+	if err != nil {
+		return nil, err
+	}
+	again, err := keys.Unseal(ctx, sealed, place)
+	defer clear(again)
+	switch {
+	case fault.Is(err, fault.Unavailable):
+		return nil, err
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", errSealedWrong, err)
+	case !bytes.Equal(again, plaintext):
+		return nil, errSealedWrong
+	}
+	return sealed, nil
 }
 
 func (a *Authority) replaceSealed(ctx context.Context, caller policy.Caller, current []byte, all []KeyReplacement) error {

@@ -22,7 +22,8 @@ var operator = policy.Caller{Username: "signet token rotate-kek", Role: policy.R
 // kekKeys is the token of a world. Tests may take it away after some secrets.
 type kekKeys struct {
 	*keystore.Token
-	left int // secrets that may be sealed; negative: no limit
+	left   int // secrets that may be sealed; negative: no limit
+	broken int // so many come out with a flipped bit
 }
 
 func (k *kekKeys) Seal(ctx context.Context, plaintext, aad []byte) ([]byte, error) {
@@ -30,7 +31,12 @@ func (k *kekKeys) Seal(ctx context.Context, plaintext, aad []byte) ([]byte, erro
 		return nil, errAway
 	}
 	k.left--
-	return k.Token.Seal(ctx, plaintext, aad)
+	sealed, err := k.Token.Seal(ctx, plaintext, aad)
+	if err == nil && k.broken > 0 {
+		k.broken--
+		sealed[len(sealed)-1] ^= 1
+	}
+	return sealed, err
 }
 
 func (k *kekKeys) SealedUnder(sealed []byte) ([]byte, error) { return keystore.SealedUnder(sealed) }
@@ -49,7 +55,7 @@ func sealedWorld(t *testing.T, n int) (*world, *kekKeys, []ca.Issued) {
 	if _, err := w.Issue(t.Context(), superuser, r); err != nil {
 		t.Fatal(err)
 	}
-	return w, &kekKeys{w.keys.token, -1}, all
+	return w, &kekKeys{Token: w.keys.token, left: -1}, all
 }
 
 // exports checks that the keys are the ones that were handed out.
@@ -125,6 +131,22 @@ func TestResealKeepsEveryKey(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestResealKeepsTheOldFormOfWhatTheTokenSealsWrong(t *testing.T) {
+	t.Parallel()
+	w, keys, all := sealedWorld(t, 4)
+	if _, err := w.RotateKEK(t.Context(), operator, keys); err != nil {
+		t.Fatal(err)
+	}
+	keys.broken = 1
+	got := w.reseal(t, keys, 0, 3, 1)
+	if len(got.Reasons) != 1 || !strings.Contains(got.Reasons[0].Error(), "the old form is kept") {
+		t.Errorf("reasons %v", got.Reasons)
+	}
+	w.exports(t, all)
+	w.reseal(t, keys, 3, 1, 0)
+	w.exports(t, all)
 }
 
 func TestResealContinuesAfterAnOutage(t *testing.T) {

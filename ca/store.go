@@ -50,8 +50,8 @@ type Store interface {
 	DeleteCA(ctx context.Context, id int64, at time.Time, e audit.Event) error
 
 	// ProveCA replaces what is known of the key of a Pending, Valid or Revoked CA, and adds the drill that it follows
-	// from, if any; of older ones [KeptDrills] are kept, this one included. Conflict when what is known is no longer
-	// what it was: Grade, Locked and Accepted.Grade are compared.
+	// from, if any; of older ones [KeptDrills] are kept, this one included. UpdatedAt stays when nothing changes.
+	// Conflict when what is known is no longer what it was: Grade, Locked and Accepted.Grade are compared.
 	ProveCA(ctx context.Context, id int64, was, is KeyProof, d *KeyDrill, events ...audit.Event) error
 	// Drills lists the drills of a CA, newest first.
 	Drills(ctx context.Context, id int64, limit int) ([]KeyDrill, error)

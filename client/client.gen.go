@@ -205,7 +205,7 @@ type ClientInterface interface {
 
 	// DrillKey Attack the key of a CA
 	//
-	// Tries to get the private key out of the token, on the key itself where that is harmless and otherwise on a throwaway key of the same template. The result is recorded, and locks or unlocks the CA. For superusers, the creator and admins of the organization. It waits for another drill on the same token, and is refused with 409 when that takes long.
+	// Tries to get the private key out of the token, on the key itself where that is harmless and otherwise on a throwaway key of the same template. The result is recorded, and locks or unlocks the CA. For superusers, the creator and admins of the organization. It waits for another drill on the same token, and is refused with 409 when that takes long or another request waits already.
 	//
 	// Corresponds with POST /api/v1/cas/{ca_id}/key-drill (the `DrillKey` operationId).
 	DrillKey(ctx context.Context, caid CAID, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -777,7 +777,7 @@ func (c *generated) ListChildren(ctx context.Context, caid CAID, reqEditors ...R
 
 // DrillKey Attack the key of a CA
 //
-// Tries to get the private key out of the token, on the key itself where that is harmless and otherwise on a throwaway key of the same template. The result is recorded, and locks or unlocks the CA. For superusers, the creator and admins of the organization. It waits for another drill on the same token, and is refused with 409 when that takes long.
+// Tries to get the private key out of the token, on the key itself where that is harmless and otherwise on a throwaway key of the same template. The result is recorded, and locks or unlocks the CA. For superusers, the creator and admins of the organization. It waits for another drill on the same token, and is refused with 409 when that takes long or another request waits already.
 //
 // Corresponds with POST /api/v1/cas/{ca_id}/key-drill (the `DrillKey` operationId).
 func (c *generated) DrillKey(ctx context.Context, caid CAID, reqEditors ...RequestEditorFn) (*http.Response, error) {

@@ -5,8 +5,12 @@ import (
 	"strings"
 )
 
-// readAttack begins the names of the attacks that ask the token for a private component.
-const readAttack = "read-"
+// readAttack begins the names of the attacks that ask the token for a private component, and targetKey is what they are
+// made on when it is no canary.
+const (
+	readAttack = "read-"
+	targetKey  = "key"
+)
 
 // requirement is what an attribute must be, and what it means that it is not.
 type requirement struct {
@@ -89,7 +93,7 @@ func drillGaps(drill Drill) (reasons []string) {
 	for _, a := range drill.Attacks {
 		switch a.Outcome {
 		case Refused:
-			if strings.HasPrefix(a.Name, readAttack) {
+			if strings.HasPrefix(a.Name, readAttack) && a.Target == targetKey { // a canary's secret is another
 				reads++
 			}
 		case NotApplicable:

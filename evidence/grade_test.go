@@ -47,6 +47,8 @@ func TestGrades(t *testing.T) {
 		{"an outcome of another version", born, drill(refusedRead, attack("copy", "postponed", "later")), evidence.Asserted, []string{"without a clear answer"}},
 		{"reading was not refused", born, drill(refusedWrap, attack("read-CKA_VALUE", evidence.NotApplicable, "CKR_ATTRIBUTE_TYPE_INVALID")), evidence.Asserted,
 			[]string{"did not once refuse to read"}},
+		{"only a canary was not read", born, drill(refusedWrap, evidence.Attack{Name: "read-again-CKA_VALUE", Call: "C_GetAttributeValue", Target: "canary",
+			Outcome: evidence.Refused, Result: "CKR_ATTRIBUTE_SENSITIVE"}), evidence.Asserted, []string{"did not once refuse to read"}},
 		{"nothing applied", born, drill(noDerive), evidence.Asserted, []string{"did not once refuse to read"}},
 
 		{"a lower grade hides no reason for the next", but(map[string]any{"CKA_EXTRACTABLE": true, "CKA_NEVER_EXTRACTABLE": false, "CKA_UNWRAP": true}),

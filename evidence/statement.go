@@ -143,7 +143,7 @@ func (s Statement) limits() []string {
 
 func (d Drill) onCanary() bool {
 	for _, a := range d.Attacks {
-		if a.Target != "key" {
+		if a.Target != targetKey {
 			return true
 		}
 	}

@@ -23,7 +23,7 @@ func ListTokens(ctx context.Context, module, initArgs string) ([]Listing, error)
 	ctx, cancel := context.WithTimeout(ctx, defaultTimeout)
 	defer cancel()
 	all, err := within(ctx, func() ([]Listing, error) {
-		m, err := useModule(module, initArgs)
+		m, err := useModule(module, initArgs, false)
 		if err != nil {
 			return nil, err
 		}

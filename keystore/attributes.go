@@ -88,6 +88,8 @@ func (s *session) attributes(object pkcs11.ObjectHandle) (map[string]any, error)
 		switch c := classOf(err); {
 		case c == classSession || c == classLogin || c == classObject:
 			return nil, fmt.Errorf("read %s: %w", r.name, err)
+		case s.broken(object, err) != nil:
+			return nil, fmt.Errorf("read %s: %w", r.name, err)
 		case err == nil && len(value) > 0: // CKR_DEVICE_ERROR too may mean "unknown": p11-kit, CKA_ALLOWED_MECHANISMS
 			read[r.name] = r.show(value)
 		}

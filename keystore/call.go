@@ -13,7 +13,8 @@ import (
 // needs many seconds for the primes of RSA-4096.
 const generateFactor = 6
 
-// hangAfter is how long a call may go unanswered before the whole token is in doubt, whoever's deadline ended it.
+// hangAfter is how long a call may go unanswered before the whole token is in doubt, whoever's deadline ended it; less for
+// a token whose own deadline is short, of which impatient callers wait for half.
 const hangAfter = 4 * time.Second
 
 // operation is one use of a session. run is called in a goroutine that has the session to itself; it may be called
@@ -23,7 +24,7 @@ type operation[T any] struct {
 	slow    bool          // a key is being made: the deadline is longer
 	probing bool          // what the token answers says nothing of its health: the attempt provokes errors
 	once    bool          // never repeat it: it cannot be told whether a failed attempt did its work
-	known   *key          // the key that is used, if it was found before: that it is gone needs a second look
+	known   *missed       // of the key that is used, if it was found before: that it is gone needs a second look
 	lock    chan struct{} // if set, held from before the session is taken until run has returned, waited for or not
 	run     func(*session) (T, error)
 	late    func(*session, T)
@@ -41,7 +42,7 @@ func call[T any](ctx context.Context, t *Token, o operation[T]) (T, error) {
 	start := time.Now()
 	v, err := attempts(ctx, t, o)
 	if err != nil {
-		if errors.Is(err, context.DeadlineExceeded) && time.Since(start) >= min(t.timeout, hangAfter) {
+		if errors.Is(err, context.DeadlineExceeded) && time.Since(start) >= min(t.timeout/3, hangAfter) {
 			t.suspect(err)
 		}
 		err = explain(o.name, err)
@@ -63,11 +64,15 @@ func attempts[T any](ctx context.Context, t *Token, o operation[T]) (v T, err er
 			}
 			retries, fresh = 0, true
 		}
+		began := time.Now()
 		v, err = attempt(ctx, t, o, fresh)
 		c := classOf(err)
 		switch {
 		case err == nil:
 			t.health.succeeded()
+			if o.known != nil && o.known.Load() != 0 {
+				o.known.Store(0)
+			}
 			return v, nil
 		case ctx.Err() != nil || o.once:
 			return v, err
@@ -75,11 +80,15 @@ func attempts[T any](ctx context.Context, t *Token, o operation[T]) (v T, err er
 			if err := t.awaitSession(ctx); err != nil {
 				return v, err
 			}
-		case errors.Is(err, ErrNotFound) && o.known != nil && t.missing(ctx, err):
+		case errors.Is(err, ErrNotFound) && o.known != nil && t.missing(ctx, o.known, began, err):
 		case c.retried() && retries < maxRetries:
 			retries++
+			var verdict <-chan struct{}
 			if c.suspicious() && !o.probing {
-				t.failed(err)
+				verdict = t.failed(err)
+			}
+			if verdict != nil && wait(ctx, verdict) != nil {
+				return v, unanswered(ctx)
 			}
 			if err := pause(ctx, retries); err != nil {
 				return v, err

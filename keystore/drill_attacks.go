@@ -104,6 +104,8 @@ func reading(part uint) func(*scene) (verdict, error) {
 			return err
 		})
 		switch {
+		case v.result == ckrName(pkcs11.Error(pkcs11.CKR_ATTRIBUTE_TYPE_INVALID)): // no such attribute: nothing was refused
+			v.outcome = attackNotApplicable
 		case v.outcome == attackYielded && octets == 0:
 			v = verdict{attackRefused, "CKR_OK, but no value"}
 		case v.outcome == attackYielded:
@@ -226,14 +228,11 @@ func (s *session) flag(object pkcs11.ObjectHandle, attribute uint) (is, known bo
 	return value[0] != 0, true, nil
 }
 
-// told reads an attribute, once more when the token fails: an accident of the moment must not pass for an attribute that
-// the token does not tell. It fails only when the session was lost.
+// told reads an attribute. It fails only when session or token were lost: an accident of the moment must not pass for an
+// attribute that the token does not tell.
 func (s *session) told(object pkcs11.ObjectHandle, attribute uint) (value []byte, known bool, err error) {
 	value, err = s.attribute(object, attribute)
-	if classOf(err) == classModule {
-		value, err = s.attribute(object, attribute)
-	}
-	if lost(err) {
+	if lost(err) || s.broken(object, err) != nil {
 		return nil, false, fmt.Errorf("read %s: %w", attributeName(attribute), err)
 	}
 	return value, err == nil, nil

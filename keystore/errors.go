@@ -74,6 +74,7 @@ var classes = map[pkcs11.Error]class{
 	pkcs11.CKR_FUNCTION_FAILED:          classModule,
 	pkcs11.CKR_HOST_MEMORY:              classModule,
 	pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED: classModule,
+	pkcs11.CKR_SLOT_ID_INVALID:          classModule, // a token that comes back may have another slot
 
 	pkcs11.CKR_SESSION_COUNT: classBusy,
 

@@ -15,8 +15,10 @@ const (
 	defaultPatience = 3 * time.Second
 	// doubtAfter is how many attempts in a row, over all callers, fail before the token as a whole is in doubt.
 	doubtAfter = 3
-	// probeTimeout is how long a token in doubt may take to sign before it counts as away.
+	// probeTimeout is how long a token in doubt may take to sign before it counts as away, and is asked once more.
 	probeTimeout = time.Second
+	// maxQuestions is how many questions a token may leave unanswered before it is asked no more. Each may cost a thread.
+	maxQuestions = 8
 	// drainTimeout is how long a restart of the module waits for the calls in flight.
 	drainTimeout = time.Second
 	// othersRest is how long the other tokens of a module are left alone before it is restarted again on behalf of one that
@@ -29,14 +31,17 @@ const (
 // State is how a token is doing.
 type State struct {
 	Up         bool
-	Hung       bool          // away, because its calls are not answered: only that helps, or the end of the process
+	Hung       bool          // away, because calls are not answered and keep it from being restarted
 	Since      time.Time     // of the last change
 	Cause      error         // why it is away; nil when it is up
 	Outage     time.Duration // how long the last outage took; 0 before the first
 	Recoveries int           // outages that ended, and doubts that a session or a restart of the module cleared
 }
 
-var errNoAnswer = errors.New("the token does not answer")
+var (
+	errNoAnswer = errors.New("the token does not answer")
+	errInFlight = errors.New("calls are still in flight")
+)
 
 // health is a token's circuit breaker and what closes it again. Operations report failures; when several fail in a row, or
 // one is not answered at all, one goroutine asks the token for a signature and does what is needed to get it: a session,
@@ -47,6 +52,7 @@ type health struct {
 	changed  func(State)
 
 	failures atomic.Int32 // failed attempts since the last good one
+	asking   atomic.Int32 // questions that are not answered yet, at most maxQuestions
 	away     atomic.Bool  // !state.Up, for the hot path
 
 	mu       sync.Mutex
@@ -54,7 +60,7 @@ type health struct {
 	back     chan struct{} // while away: closed when the token is back
 	settled  chan struct{} // while a recovery runs: closed when its first verdict is known
 	running  bool
-	absence  time.Time // when a missing key last put the token in doubt
+	verdict  time.Time // when the last recovery ended
 	stopping chan struct{}
 	stopped  bool
 }
@@ -68,7 +74,7 @@ func (h *health) start(cfg Config) {
 	h.stopping = make(chan struct{})
 }
 
-// stop ends the recovery, unless it waits for a module that hangs.
+// stop ends the recovery. What it has asked the token is answered later, to nobody.
 func (h *health) stop() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -76,6 +82,16 @@ func (h *health) stop() {
 		h.stopped = true
 		close(h.stopping)
 	}
+}
+
+// over reports that the recovery has to end, and lets those go on who wait for its verdict.
+func (h *health) over() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.stopped {
+		h.settle()
+	}
+	return h.stopped
 }
 
 // State is how the token is doing now.
@@ -98,7 +114,7 @@ func (h *health) await(ctx context.Context) error {
 	}
 	away := fmt.Errorf("%w since %s: %w", ErrUnavailable, state.Since.UTC().Format(time.RFC3339), state.Cause)
 	left := h.patience - time.Since(state.Since)
-	if left <= 0 || state.Hung || IsImpatient(ctx) {
+	if left <= 0 || IsImpatient(ctx) {
 		return away
 	}
 	timer := time.NewTimer(left)
@@ -120,18 +136,24 @@ func (h *health) succeeded() {
 	}
 }
 
-// failed notes an attempt that did not.
-func (t *Token) failed(err error) {
+// failed notes an attempt that did not. The channel, if any, is closed when it is known whether another one has a chance.
+func (t *Token) failed(err error) <-chan struct{} {
 	if t.health.failures.Add(1) >= doubtAfter {
-		t.suspect(err)
+		return t.suspect(err)
 	}
+	return nil
 }
 
 // suspect makes sure that the token's health is being looked into. The channel is closed when the first verdict is known.
 func (t *Token) suspect(err error) <-chan struct{} {
+	t.health.mu.Lock()
+	defer t.health.mu.Unlock()
+	return t.doubt(err)
+}
+
+// doubt is suspect while health is locked.
+func (t *Token) doubt(err error) <-chan struct{} {
 	h := &t.health
-	h.mu.Lock()
-	defer h.mu.Unlock()
 	if !h.running && !h.stopped {
 		h.running = true
 		h.settled = make(chan struct{})
@@ -144,21 +166,32 @@ func (t *Token) suspect(err error) <-chan struct{} {
 	return h.settled
 }
 
-// missing is told that a key which was there is not found. SoftHSM2 says so, and goes on saying so, when its folder was
-// away for a moment; only a restart of the module tells. It reports whether the key is worth another look.
-func (t *Token) missing(ctx context.Context, err error) bool {
+// missing is told that a key which was there is not found by somebody who began to look at the given time. SoftHSM2 says
+// so, and goes on saying so, when its folder was away for a moment; only a restart of the module tells. It reports whether
+// the key is worth another look: one look for each verdict on the token, and a verdict for each time that the key is
+// lost.
+func (t *Token) missing(ctx context.Context, k *missed, began time.Time, err error) bool {
 	h := &t.health
 	h.mu.Lock()
-	due := time.Since(h.absence) > absenceEvery
-	if due {
-		h.absence = time.Now()
+	now := time.Now().UnixNano()
+	due := now-k.Load() > int64(absenceEvery)
+	switch {
+	case began.Before(h.verdict):
+		h.mu.Unlock()
+		return true
+	case !h.running && !due:
+		h.mu.Unlock()
+		return false
+	case !h.running:
+		k.Store(now)
 	}
+	verdict := t.doubt(err)
 	h.mu.Unlock()
-	return due && wait(ctx, t.suspect(err)) == nil
+	return wait(ctx, verdict) == nil
 }
 
 // goneAway opens the circuit breaker.
-func (h *health) goneAway(cause error, hung bool) {
+func (h *health) goneAway(cause error) {
 	h.mu.Lock()
 	was := h.state
 	if was.Up {
@@ -167,7 +200,7 @@ func (h *health) goneAway(cause error, hung bool) {
 	} else {
 		h.state.Cause = cause
 	}
-	h.state.Hung = hung
+	h.state.Hung = errors.Is(cause, errNoAnswer) || errors.Is(cause, errInFlight)
 	h.away.Store(true)
 	h.settle()
 	state := h.state
@@ -196,7 +229,7 @@ func (h *health) recovered() {
 		h.state = State{Up: true, Since: time.Now(), Outage: time.Since(was.Since), Recoveries: h.state.Recoveries}
 		close(h.back)
 	}
-	h.running = false
+	h.running, h.verdict = false, time.Now()
 	h.away.Store(false)
 	h.settle()
 	state := h.state
@@ -206,14 +239,16 @@ func (h *health) recovered() {
 	}
 }
 
-// recover asks the token for a signature until there is one. It is alone, and it does not give up on a call: one that hangs
-// keeps it, so that a module that hangs is not asked twice.
+// recover asks the token for a signature until there is one. It is alone.
 func (t *Token) recover(cause error) {
 	start := time.Now()
+	q := &questions{token: t, answers: make(chan error), over: make(chan struct{})}
+	defer close(q.over)
 	for n := 0; ; n++ {
-		watchdog := time.AfterFunc(probeTimeout, func() { t.health.goneAway(fmt.Errorf("%w: %w", errNoAnswer, cause), true) })
-		err := t.revive(n, errors.Is(cause, ErrNotFound))
-		watchdog.Stop()
+		err := q.ask(n, cause)
+		if t.health.over() {
+			return
+		}
 		if err == nil {
 			t.health.recovered()
 			if t.observe != nil {
@@ -222,7 +257,7 @@ func (t *Token) recover(cause error) {
 			return
 		}
 		cause = err
-		t.health.goneAway(err, false)
+		t.health.goneAway(err)
 		timer := time.NewTimer(between(n, start))
 		select {
 		case <-timer.C:
@@ -231,6 +266,53 @@ func (t *Token) recover(cause error) {
 			return
 		}
 	}
+}
+
+// questions are what one recovery has asked the token.
+type questions struct {
+	token   *Token
+	answers chan error
+	over    chan struct{} // closed when nobody waits for an answer any more
+}
+
+// ask waits for an answer. A token that gives none is away, and is asked again on another session after twice the time:
+// what was asked before it stopped answering may be lost for good.
+func (q *questions) ask(n int, cause error) error {
+	h := &q.token.health
+	patience := probeTimeout
+	q.begin(n, cause)
+	for {
+		timer := time.NewTimer(patience)
+		select {
+		case err := <-q.answers:
+			timer.Stop()
+			return err
+		case <-timer.C:
+			h.goneAway(fmt.Errorf("%w: %w", errNoAnswer, cause))
+			q.begin(n, cause)
+			patience = min(2*patience, time.Minute)
+		case <-h.stopping:
+			timer.Stop()
+			return errClosed
+		}
+	}
+}
+
+// begin asks a question, unless too many are out.
+func (q *questions) begin(n int, cause error) {
+	h := &q.token.health
+	if h.asking.Add(1) > maxQuestions {
+		h.asking.Add(-1)
+		return
+	}
+	go func() {
+		defer h.asking.Add(-1)
+		err := q.token.revive(n, errors.Is(cause, ErrNotFound))
+		select {
+		case q.answers <- err:
+		case <-q.over:
+		}
+	}()
 }
 
 // between is the pause before the next look at a token that is away: short at first, for a hiccup, and never long.
@@ -254,7 +336,7 @@ func (t *Token) revive(n int, absent bool) error {
 	if err == nil || errors.Is(err, ErrPIN) {
 		return err
 	}
-	if n > 8 && t.module.restartedFor(othersRest) {
+	if t.module.rests(n > 8) {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)

@@ -28,7 +28,7 @@ func InitToken(ctx context.Context, cfg Config, soPIN string) error {
 }
 
 func initToken(ctx context.Context, cfg Config, soPIN string) error {
-	m, err := useModule(cfg.Module, cfg.InitArgs)
+	m, err := useModule(cfg.Module, cfg.InitArgs, false)
 	if err != nil {
 		return err
 	}

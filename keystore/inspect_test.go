@@ -2,6 +2,7 @@ package keystore_test
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/rand"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ThalesIgnite/crypto11"
 	"github.com/miekg/pkcs11"
@@ -157,6 +159,26 @@ func TestTheAttestationKeyIsOneAndIsOurs(t *testing.T) {
 	again, _, err := openAs(t, cfg).Attester(t.Context())
 	if err != nil || !public.Equal(again.Public()) {
 		t.Errorf("another key the second time: %v", err)
+	}
+}
+
+func TestWhoKnowsItsOwnKeysWaitsForNobodyWhoLooksForOne(t *testing.T) {
+	t.Parallel()
+	token, _ := open(t)
+	if err := token.Check(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := token.Attester(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer token.HoldMaking()()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if err := token.Check(ctx); err != nil {
+		t.Error(err)
+	}
+	if _, _, err := token.Attester(ctx); err != nil {
+		t.Error(err)
 	}
 }
 

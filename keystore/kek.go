@@ -172,8 +172,8 @@ func (t *Token) sealingKey(ctx context.Context) (*secret, error) {
 		return nil, err
 	case c != nil:
 		return c.secret, nil
-	case before != nil: // this is no longer the token that we knew
-		return nil, fmt.Errorf("%w: its key-encryption keys are gone", ErrNotFound)
+	case before != nil: // whether it is gone for good tells its use
+		return before.secret, nil
 	}
 	return t.makeKEK(ctx, 1)
 }

@@ -16,7 +16,12 @@ type key struct {
 	public publicKey
 	bar    Bar
 	found  atomic.Pointer[found]
+	missed missed
 }
+
+// missed is when a key that was there last was not found and put the token in doubt (Unix nanoseconds); 0 since it was
+// used.
+type missed struct{ atomic.Int64 }
 
 // found is where a key was found last. The handle is void once the login generation has moved on.
 type found struct {
@@ -116,7 +121,7 @@ func (t *Token) key(ctx context.Context, id, public []byte, bar Bar) (*key, erro
 		return k, nil
 	}
 	k := &key{id: id, public: expected, bar: bar}
-	_, err = call(ctx, t, operation[pkcs11.ObjectHandle]{name: "find", known: t.remembered(id), run: func(s *session) (pkcs11.ObjectHandle, error) {
+	_, err = call(ctx, t, operation[pkcs11.ObjectHandle]{name: "find", known: t.remembered(id).lost(), run: func(s *session) (pkcs11.ObjectHandle, error) {
 		return t.handle(s, k)
 	}})
 	if err != nil {
@@ -130,6 +135,14 @@ func (t *Token) remembered(id []byte) *key {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.keys[string(id)]
+}
+
+// lost is what tells when the key was missed; nil for no key.
+func (k *key) lost() *missed {
+	if k == nil {
+		return nil
+	}
+	return &k.missed
 }
 
 // known returns the key if its handle is good as far as we know.
@@ -159,10 +172,16 @@ func (t *Token) remember(k *key) *key {
 // Destroy deletes the key pair with this CKA_ID. Errors: [ErrNotFound], [ErrUnavailable].
 func (t *Token) Destroy(ctx context.Context, id []byte) error {
 	epoch := t.module.epoch.Load()
-	err := t.destroy(ctx, id)
-	if errors.Is(err, pkcs11.Error(pkcs11.CKR_FUNCTION_FAILED)) && t.module.restart(ctx, epoch) == nil {
+	begun := false
+	err := t.destroy(ctx, id, &begun)
+	if errors.Is(err, pkcs11.Error(pkcs11.CKR_FUNCTION_FAILED)) {
 		// To tpm2-pkcs11 a key is in use from the first operation that it refused until the library ends.
-		err = t.destroy(ctx, id)
+		drain, cancel := context.WithTimeout(ctx, drainTimeout)
+		restart := t.module.restart(drain, epoch)
+		cancel()
+		if restart == nil {
+			err = t.destroy(ctx, id, &begun)
+		}
 	}
 	t.mu.Lock()
 	if k := t.keys[string(id)]; k != nil {
@@ -176,15 +195,20 @@ func (t *Token) Destroy(ctx context.Context, id []byte) error {
 	return nil
 }
 
-func (t *Token) destroy(ctx context.Context, id []byte) error {
+// destroy deletes the key pair. Once it was there, begun is set, and an attempt that does not find it any more goes on: the
+// one before has done its work, whatever it was answered.
+func (t *Token) destroy(ctx context.Context, id []byte, begun *bool) error {
 	_, err := call(ctx, t, operation[struct{}]{name: "destroy", lock: t.slot.generating, run: func(s *session) (struct{}, error) {
 		private, err := s.find(1, template(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY, pkcs11.CKA_ID, id).ToSlice()...)
 		if err != nil {
 			return struct{}{}, err
 		}
 		if len(private) == 0 {
-			return struct{}{}, t.absent(s)
+			if err := t.absent(s); !*begun || !errors.Is(err, ErrNotFound) {
+				return struct{}{}, err
+			}
 		}
+		*begun = true
 		return struct{}{}, s.destroy(id, keyPair)
 	}})
 	return err

@@ -35,6 +35,7 @@ type module struct {
 	ready    bool             // C_Initialize was done, by us or by somebody else
 	ours     bool             // by us
 	since    time.Time        // of the last C_Initialize
+	blocked  time.Time        // when calls in flight last prevented a restart
 	reserved []byte           // pReserved; the module may keep the pointer
 	slots    map[string]*slot // by label
 
@@ -73,8 +74,9 @@ func resolvePath(path string) string {
 	return path
 }
 
-// useModule loads and initializes the library, or joins those who use it already. release must follow.
-func useModule(path, initArgs string) (*module, error) {
+// useModule loads and initializes the library, or joins those who use it already. release must follow. With later, the
+// library may refuse to be initialized as long as what it needs is away: a restart does it then.
+func useModule(path, initArgs string, later bool) (*module, error) {
 	if path == "" {
 		return nil, errors.New("no PKCS#11 module is configured")
 	}
@@ -94,7 +96,7 @@ func useModule(path, initArgs string) (*module, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.ready {
-		if err := m.initialize(initArgs); err != nil {
+		if err := m.initialize(initArgs); err != nil && !later {
 			return nil, err
 		}
 	} else if m.ours && initArgs != m.initArgs() {
@@ -138,7 +140,7 @@ func (m *module) release(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.refs--
-	if m.refs > 0 || !m.ours {
+	if m.refs > 0 || !m.ours || !m.ready {
 		return nil
 	}
 	open, err := m.gate.drain(ctx)
@@ -255,7 +257,8 @@ func (m *module) restart(ctx context.Context, failed uint64) error {
 	}
 	open, err := m.gate.drain(ctx)
 	if err != nil {
-		return fmt.Errorf("restart PKCS#11 module %s: calls are still in flight: %w", m.path, err)
+		m.blocked = time.Now()
+		return fmt.Errorf("restart PKCS#11 module %s: %w: %w", m.path, errInFlight, err)
 	}
 	defer open()
 	if m.ready {
@@ -276,11 +279,12 @@ func (m *module) restart(ctx context.Context, failed uint64) error {
 	return nil
 }
 
-// restartedFor reports whether the module has other users and was initialized within the last d.
-func (m *module) restartedFor(d time.Duration) bool {
+// rests reports whether the module has other users, who are to be left alone for a while: it was restarted often enough, or
+// calls in flight have just prevented that, for which everybody else had to wait.
+func (m *module) rests(often bool) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.refs > 1 && time.Since(m.since) < d
+	return m.refs > 1 && (often && time.Since(m.since) < othersRest || time.Since(m.blocked) < othersRest)
 }
 
 // only returns the one initialized token with this label, or nil.

@@ -14,10 +14,11 @@ import (
 // secret is a key-encryption key in the token, named by its CKA_ID: an AES key, or an RSA key pair in a token without
 // AES-GCM.
 type secret struct {
-	class int // CKO_SECRET_KEY or CKO_PRIVATE_KEY
-	id    []byte
-	found atomic.Pointer[found]
-	pair  *oaepKey // what seals under a key pair; set before the secret is shared
+	class  int // CKO_SECRET_KEY or CKO_PRIVATE_KEY
+	id     []byte
+	found  atomic.Pointer[found]
+	missed missed
+	pair   *oaepKey // what seals under a key pair; set before the secret is shared
 }
 
 // Seal encrypts a small secret so that only this token opens it again: AES-256-GCM under a fresh data key, which is
@@ -99,7 +100,7 @@ type wrapping struct{ iv, wrapped []byte }
 
 func (t *Token) wrap(ctx context.Context, kek *secret, iv, dataKey, aad []byte) (usedIV, wrapped []byte, err error) {
 	input := slices.Clone(dataKey) // the token may still be reading when we have given up
-	w, err := call(ctx, t, operation[wrapping]{name: "seal", run: func(s *session) (wrapping, error) {
+	w, err := call(ctx, t, operation[wrapping]{name: "seal", known: &kek.missed, run: func(s *session) (wrapping, error) {
 		handle, err := t.secretHandle(s, kek)
 		if err != nil {
 			return wrapping{}, err
@@ -161,7 +162,7 @@ func (t *Token) unwrap(ctx context.Context, kek *secret, e envelope) ([]byte, er
 }
 
 func (t *Token) decrypt(ctx context.Context, kek *secret, e envelope) ([]byte, error) {
-	return call(ctx, t, operation[[]byte]{name: "unseal", run: func(s *session) (out []byte, err error) {
+	return call(ctx, t, operation[[]byte]{name: "unseal", known: t.used(kek), run: func(s *session) (out []byte, err error) {
 		handle, err := t.secretHandle(s, kek)
 		if err != nil {
 			return nil, err
@@ -216,6 +217,16 @@ func (t *Token) secret(class int, id []byte) *secret {
 		return k
 	}
 	return &secret{class: class, id: slices.Clone(id)}
+}
+
+// used tells when a key-encryption key that has proved itself was missed; nil for another one.
+func (t *Token) used(k *secret) *missed {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.keks[string(k.id)] != k {
+		return nil
+	}
+	return &k.missed
 }
 
 // rememberSecret keeps a key-encryption key that has proved itself, and with it its handle.

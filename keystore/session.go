@@ -62,6 +62,9 @@ func (t *Token) login(s *session) error {
 	}
 	t.slot.mu.Lock()
 	defer t.slot.mu.Unlock()
+	if t.pin == nil { // a recovery may outlive Close by a moment
+		return errClosed
+	}
 	in, err := s.loggedIn()
 	if err != nil {
 		return err
@@ -151,11 +154,31 @@ func (s *session) find(max int, template ...*pkcs11.Attribute) ([]pkcs11.ObjectH
 	return all, nil
 }
 
+// attributeTries is how often an attribute is read when the token gives the answer of a broken device: an accident must
+// not make a key look as if its token did not speak for it.
+const attributeTries = 4
+
 // attribute reads one attribute. Tokens fail the whole call for one attribute they do not know, so one at a time.
-func (s *session) attribute(object pkcs11.ObjectHandle, kind uint) ([]byte, error) {
-	read, err := s.GetAttributeValue(s.handle, object, []*pkcs11.Attribute{pkcs11.NewAttribute(kind, nil)})
-	if err != nil {
-		return nil, err
+func (s *session) attribute(object pkcs11.ObjectHandle, kind uint) (value []byte, err error) {
+	for range attributeTries {
+		var read []*pkcs11.Attribute
+		read, err = s.GetAttributeValue(s.handle, object, []*pkcs11.Attribute{pkcs11.NewAttribute(kind, nil)})
+		switch {
+		case err == nil:
+			return read[0].Value, nil
+		case classOf(err) != classModule:
+			return nil, err
+		}
 	}
-	return read[0].Value, nil
+	return nil, err
+}
+
+// broken is nil when the answer of a broken device to one attribute was about the attribute (p11-kit says so of those
+// that it does not know), because the token answers to another one of the same key.
+func (s *session) broken(object pkcs11.ObjectHandle, err error) error {
+	if classOf(err) != classModule {
+		return nil
+	}
+	_, err = s.attribute(object, pkcs11.CKA_KEY_TYPE)
+	return err
 }

@@ -203,14 +203,8 @@ func (f *failover) SignMessage(_ io.Reader, message []byte, opts crypto.SignerOp
 	return f.sign(Request{Input: message, Message: true, Opts: opts})
 }
 
-// sign asks one token after the other. One that hangs gets half of its deadline before the next one is asked.
 func (f *failover) sign(r Request) (signature []byte, err error) {
 	err = f.try(context.Background(), func(ctx context.Context, t Backend) error {
-		if IsImpatient(ctx) {
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(ctx, t.Timeout()/2)
-			defer cancel()
-		}
 		k, err := f.in(ctx, t)
 		if err == nil {
 			signature, err = k.SignRequest(ctx, r)
@@ -220,18 +214,20 @@ func (f *failover) sign(r Request) (signature []byte, err error) {
 	return signature, err
 }
 
-// try does something on the first token that can; all but the last are given no time to come back. When none can, the
-// home token says why.
+// try does something on the first token that can; all but the last are given no time to come back, and half of their
+// deadline if they hang. When none can, the home token says why. All of it takes no longer than the home token alone may.
 func (f *failover) try(ctx context.Context, do func(ctx context.Context, t Backend) error) error {
+	ctx, cancel := context.WithTimeout(ctx, f.home.Timeout())
+	defer cancel()
 	order := f.set.order(f.home)
-	impatient := Impatient(ctx)
 	var why error
 	for i, t := range order {
-		limited := impatient
-		if i == len(order)-1 {
-			limited = ctx
+		limited, cancel := ctx, context.CancelFunc(func() {})
+		if i < len(order)-1 {
+			limited, cancel = context.WithTimeout(Impatient(ctx), t.Timeout()/2)
 		}
 		err := do(limited, t)
+		cancel()
 		if err == nil || !elsewhere(err) {
 			return err
 		}

@@ -58,7 +58,7 @@ func (s *signer) SignRequest(ctx context.Context, r Request) ([]byte, error) {
 
 // signPlan makes a signature with a key that was found before.
 func (t *Token) signPlan(ctx context.Context, k *key, name string, p plan) ([]byte, error) {
-	return call(ctx, t, operation[[]byte]{name: name, known: k, run: func(session *session) ([]byte, error) {
+	return call(ctx, t, operation[[]byte]{name: name, known: k.lost(), run: func(session *session) ([]byte, error) {
 		return t.sign(session, k, p)
 	}})
 }

@@ -34,7 +34,7 @@ type Token struct {
 
 	unverified bool // somebody else verifies what the keys of callers sign
 
-	pin       []byte // guarded by slot.mu
+	pin       []byte // guarded by slot.mu; nil once the token is closed
 	pinSource func() (string, error)
 
 	health health
@@ -42,6 +42,7 @@ type Token struct {
 	kek    atomic.Pointer[current]
 	bar    atomic.Int32 // Bar that Signet's own keys are held to
 	probe  *key         // signs when the token's health is in doubt
+	attest atomic.Pointer[attester]
 
 	mu     sync.Mutex
 	closed bool
@@ -65,7 +66,7 @@ func Open(ctx context.Context, cfg Config) (*Token, error) {
 }
 
 func open(ctx context.Context, cfg Config) (*Token, error) {
-	m, err := useModule(cfg.Module, cfg.InitArgs)
+	m, err := useModule(cfg.Module, cfg.InitArgs, cfg.Later)
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +149,12 @@ func (t *Token) Close() error {
 	t.health.stop()
 	ctx, cancel := context.WithTimeout(context.Background(), t.timeout)
 	defer cancel()
-	return errors.Join(t.disconnect(ctx), t.module.release(ctx))
+	longer, stop := context.WithTimeout(context.Background(), t.timeout+drainTimeout)
+	defer stop()
+	_, err := within(longer, func() (struct{}, error) { // a module that hangs keeps locks that know nothing of ctx
+		return struct{}{}, errors.Join(t.disconnect(ctx), t.module.release(ctx))
+	}, func(struct{}) {})
+	return err
 }
 
 func (t *Token) disconnect(ctx context.Context) error {
@@ -163,7 +169,10 @@ func (t *Token) disconnect(ctx context.Context) error {
 	for _, s := range idle {
 		t.discard(s)
 	}
+	t.slot.mu.Lock()
+	defer t.slot.mu.Unlock()
 	clear(t.pin)
+	t.pin = nil
 	return nil
 }
 

@@ -89,7 +89,9 @@ func (r authorityRow) proof() ca.KeyProof {
 func (db *DB) ProveCA(ctx context.Context, id int64, was, is ca.KeyProof, d *ca.KeyDrill, events ...audit.Event) error {
 	return db.write(ctx, "ProveCA", func(tx *gorm.DB) error {
 		columns := proof(is)
-		columns["updated_at"] = at(db.now())
+		if was != is { // a drill that shows nothing new changes nothing that people see
+			columns["updated_at"] = at(db.now())
+		}
 		res := tx.Model(&authorityRow{}).
 			Where("id = ? AND state <> 'abandoned' AND key_grade = ? AND key_locked = ? AND accepted_grade = ?",
 				id, string(was.Grade), was.Locked, string(was.Accepted.Grade)).Updates(columns)

@@ -26,6 +26,8 @@ type Script struct {
 	mu      sync.Mutex
 	outcome evidence.Outcome
 	failure error
+	left    error
+	gate    chan struct{}
 	drills  int
 }
 
@@ -34,6 +36,22 @@ func (s *Script) Set(outcome evidence.Outcome, failure error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.outcome, s.failure = outcome, failure
+}
+
+// Leave makes drills end with this error beside their attacks from now on, as one does that leaves something behind.
+func (s *Script) Leave(left error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.left = left
+}
+
+// Hold makes drills wait until release is called.
+func (s *Script) Hold() (release func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	gate := make(chan struct{})
+	s.gate = gate
+	return func() { close(gate) }
 }
 
 // Drills is how many drills there were.
@@ -46,8 +64,14 @@ func (s *Script) Drills() int {
 // Drill is what attacks on a key achieve at the moment.
 func (s *Script) Drill() (evidence.Drill, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.drills++
+	gate := s.gate
+	s.mu.Unlock()
+	if gate != nil {
+		<-gate
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.failure != nil {
 		return evidence.Drill{}, s.failure
 	}
@@ -62,7 +86,7 @@ func (s *Script) Drill() (evidence.Drill, error) {
 		{Name: "read-CKA_VALUE", Call: "C_GetAttributeValue", Target: "key", Outcome: evidence.Refused, Result: "CKR_ATTRIBUTE_SENSITIVE"},
 		wrap,
 		{Name: "derive-CKM_ECDH1_DERIVE", Call: "C_DeriveKey", Target: "canary", Outcome: evidence.NotApplicable, Result: "the token has no such mechanism"},
-	}}, nil
+	}}, s.left
 }
 
 // Keys is a ca.Keys in memory: P-256 keys in software that claim the attributes of keys in a token. It keeps the
@@ -122,6 +146,20 @@ func (k *Keys) Put(token string, id []byte, changes map[string]any) crypto.Signe
 	defer k.mu.Unlock()
 	k.keys[k.place(token, id)] = &softKey{key, "put", attributes}
 	return key
+}
+
+// Clone copies a key to another token, as makers of HSMs do between theirs.
+func (k *Keys) Clone(from, to string, id []byte) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.keys[k.place(to, id)] = k.keys[k.place(from, id)]
+}
+
+// Count is how many keys there are, in every token.
+func (k *Keys) Count() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.keys)
 }
 
 // Has reports whether a token has a key.

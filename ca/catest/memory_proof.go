@@ -30,8 +30,10 @@ func (m *Memory) ProveCA(ctx context.Context, id int64, was, is ca.KeyProof, d *
 	if !ok || a.State == ca.Abandoned || a.Proof.Grade != was.Grade || a.Proof.Locked != was.Locked || a.Proof.Accepted.Grade != was.Accepted.Grade {
 		return fault.New(fault.Conflict, "What is known of the CA's key has changed meanwhile")
 	}
-	a.Proof, a.UpdatedAt = is, m.now()
-	a.Proof.Accepted = accepted(is.Accepted)
+	is.Accepted = accepted(is.Accepted)
+	if a.Proof != is {
+		a.Proof, a.UpdatedAt = is, m.now()
+	}
 	if d != nil {
 		kept := *d
 		kept.CAID, kept.At = id, instant(d.At)

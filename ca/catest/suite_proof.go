@@ -54,6 +54,17 @@ var proofTests = map[string]func(f fixture){
 		d.CAID = c.ID
 		f.equal(drills, []ca.KeyDrill{*d})
 	},
+	"a drill that shows nothing new is no update": func(f fixture) {
+		c := f.root()
+		f.prove(c.ID, c.Proof, c.Proof, drillOf(evidence.Drilled, "a"))
+		same, err := f.s.CA(f.Context(), c.ID)
+		f.ok(err)
+		f.equal(same.UpdatedAt, c.UpdatedAt)
+		f.prove(c.ID, c.Proof, drilled, nil)
+		changed, err := f.s.CA(f.Context(), c.ID)
+		f.ok(err)
+		f.equal(changed.UpdatedAt.After(c.UpdatedAt), true)
+	},
 	"a pending CA can be proved, and keeps that": func(f fixture) {
 		c := f.pending(f.plan(nil))
 		f.prove(c.ID, c.Proof, drilled, drillOf(evidence.Drilled, "a"))

@@ -21,12 +21,12 @@ type evidenceCommands struct {
 }
 
 type evidenceVerifyCommand struct {
-	File           string        `arg:"" name:"file" help:"The document, in JSON or DER; - for standard input."`
-	Nonce          string        `name:"nonce" placeholder:"NONCE" help:"The nonce that was sent when the document was asked for."`
-	AttestationKey string        `name:"attestation-key" placeholder:"SHA256|FILE" help:"The only key that may have signed: the SHA-256 of its SubjectPublicKeyInfo in hexadecimal, or a PEM file with the public key or a certificate of it. Know it from elsewhere, not from the document."`
-	CACertificate  string        `name:"ca-certificate" placeholder:"FILE" help:"The CA certificate, in PEM or DER, whose key the document must be about."`
-	MaxAge         time.Duration `name:"max-age" placeholder:"DURATION" help:"How old the document may be, as in 24h."`
-	Output         string        `name:"output" default:"text" enum:"text,json" placeholder:"FORMAT" help:"text or json."`
+	File           string         `arg:"" name:"file" help:"The document, in JSON or DER; - for standard input."`
+	Nonce          *string        `name:"nonce" placeholder:"NONCE" help:"The nonce that was sent when the document was asked for."`
+	AttestationKey *string        `name:"attestation-key" placeholder:"SHA256|FILE" help:"The only key that may have signed: the SHA-256 of its SubjectPublicKeyInfo in hexadecimal, or a PEM file with the public key or a certificate of it. Know it from elsewhere, not from the document."`
+	CACertificate  *string        `name:"ca-certificate" placeholder:"FILE" help:"The CA certificate, in PEM or DER, whose key the document must be about."`
+	MaxAge         *time.Duration `name:"max-age" placeholder:"DURATION" help:"How old the document may be, as in 24h."`
+	Output         string         `name:"output" default:"text" enum:"text,json" placeholder:"FORMAT" help:"text or json."`
 }
 
 // Run checks the document.
@@ -53,35 +53,48 @@ func (c *evidenceVerifyCommand) Run(in *invocation) error {
 	return err
 }
 
-func (c *evidenceVerifyCommand) options() (evidence.Options, error) {
-	opts := evidence.Options{Nonce: c.Nonce, MaxAge: c.MaxAge}
-	if err := evidence.CheckNonce(c.Nonce); err != nil {
-		return opts, usagef("--nonce: %w", err)
+// options refuses an option that was given and is empty, as an unset variable of a script leaves it: to check less than
+// was asked for must not end in success.
+func (c *evidenceVerifyCommand) options() (opts evidence.Options, err error) {
+	if c.Nonce != nil {
+		opts.Nonce = *c.Nonce
+		if err := evidence.CheckNonce(opts.Nonce); err != nil {
+			return opts, usagef("--nonce: %w", err)
+		}
+		if opts.Nonce == "" {
+			return opts, usagef("--nonce is empty")
+		}
 	}
-	if c.MaxAge < 0 {
-		return opts, usagef("--max-age is negative")
+	if c.MaxAge != nil {
+		if opts.MaxAge = *c.MaxAge; opts.MaxAge <= 0 {
+			return opts, usagef("--max-age is not positive")
+		}
 	}
-	var err error
-	if c.AttestationKey != "" {
-		if opts.AttestationKey, err = attestationKey(c.AttestationKey); err != nil {
+	if c.AttestationKey != nil {
+		if opts.AttestationKey, err = attestationKey(*c.AttestationKey); err != nil {
 			return opts, err
 		}
 	}
-	if c.CACertificate != "" {
-		data, err := os.ReadFile(c.CACertificate)
-		if err != nil {
-			return opts, usagef("--ca-certificate: %w", err)
-		}
-		if block, _ := pem.Decode(data); block != nil {
-			data = block.Bytes
-		}
-		certificate, err := x509.ParseCertificate(data)
-		if err != nil {
-			return opts, usagef("--ca-certificate: %s holds no certificate: %w", c.CACertificate, err)
-		}
-		opts.CACertificate = certificate.Raw
+	if c.CACertificate != nil {
+		opts.CACertificate, err = caCertificate(*c.CACertificate)
 	}
-	return opts, nil
+	return opts, err
+}
+
+// caCertificate is the DER of the certificate that --ca-certificate means.
+func caCertificate(path string) ([]byte, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, usagef("--ca-certificate: %w", err)
+	}
+	if block, _ := pem.Decode(data); block != nil {
+		data = block.Bytes
+	}
+	certificate, err := x509.ParseCertificate(data)
+	if err != nil {
+		return nil, usagef("--ca-certificate: %s holds no certificate: %w", path, err)
+	}
+	return certificate.Raw, nil
 }
 
 // attestationKey is the SHA-256 that --attestation-key means. Colons and capitals are as people copy them.

@@ -25,7 +25,7 @@ func (k *tokenKeys) Inspect(ctx context.Context, r ca.KeyRef) (evidence.Key, err
 func inspect(ctx context.Context, token keystore.Backend, name string, r ca.KeyRef) (evidence.Key, error) {
 	found, err := token.Inspect(ctx, r.ID)
 	if err != nil {
-		return evidence.Key{}, keyFault(err)
+		return evidence.Key{}, refFault(r, err)
 	}
 	public, err := x509.MarshalPKIXPublicKey(found.Public)
 	if err != nil {
@@ -58,7 +58,7 @@ func (k *tokenKeys) Drill(ctx context.Context, r ca.KeyRef) (evidence.Drill, err
 	d := evidence.Drill{At: time.Now().UTC()}
 	attempts, err := token.Drill(ctx, r.ID)
 	if err != nil && len(attempts) == 0 {
-		return evidence.Drill{}, keyFault(err)
+		return evidence.Drill{}, refFault(r, err)
 	}
 	for _, a := range attempts {
 		d.Attacks = append(d.Attacks, evidence.Attack{Name: a.Name, Call: a.Call, Target: a.Target, Outcome: evidence.Outcome(a.Outcome), Result: a.Result})
@@ -89,11 +89,20 @@ func (k *tokenKeys) Attester(ctx context.Context, name string) (crypto.Signer, e
 	return signer, key, err
 }
 
-// named returns a token with its name; "" is the default one.
+// refFault is keyFault, unless the key is known: one that ought to be there and is not needs the operator.
+func refFault(r ca.KeyRef, err error) error {
+	if r.PublicKey != nil {
+		return tokenFault(err)
+	}
+	return keyFault(err)
+}
+
+// named returns a token with its name; "" is the default one. Names in requests were checked before: one that is not
+// configured here is that of a CA, whose token the settings no longer have.
 func (k *tokenKeys) named(name string) (keystore.Backend, string, error) {
 	token, err := k.tokens.Backend(name)
 	if err != nil {
-		return nil, "", fault.Wrap(fault.Invalid, fmt.Sprintf("no token is named %q", name), err)
+		return nil, "", fault.Wrap(fault.Internal, fmt.Sprintf("no token is named %q", name), err)
 	}
 	if name == "" {
 		name = k.Default()

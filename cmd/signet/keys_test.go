@@ -49,6 +49,33 @@ func TestTheTokensErrorsBecomeFaults(t *testing.T) {
 	}
 }
 
+func TestAKeyThatOughtToBeThereAndIsNotNeedsTheOperator(t *testing.T) {
+	t.Parallel()
+	tokens, err := keystore.OpenSet(t.Context(), []keystore.Named{{Name: defaultToken, Config: softhsmtest.Token(t)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { tokens.Close() })
+	keys := &tokenKeys{tokens: tokens, sync: func() error { return nil }}
+	for _, row := range []struct {
+		name string
+		ref  ca.KeyRef
+		code fault.Code
+	}{
+		{"somebody asks for a key", ca.KeyRef{ID: []byte("none")}, fault.NotFound},
+		{"the key of a CA is gone", ca.KeyRef{ID: []byte("none"), PublicKey: []byte("known")}, fault.Internal},
+		{"the token of a CA is not configured", ca.KeyRef{Token: "former", ID: []byte("none"), PublicKey: []byte("known")}, fault.Internal},
+	} {
+		_, inspectErr := keys.Inspect(t.Context(), row.ref)
+		_, drillErr := keys.Drill(t.Context(), row.ref)
+		for call, err := range map[string]error{"Inspect": inspectErr, "Drill": drillErr} {
+			if fault.CodeOf(err) != row.code {
+				t.Errorf("%s: %s says %v", row.name, call, err)
+			}
+		}
+	}
+}
+
 func TestANewKeyIsOnDiskBeforeItIsUsed(t *testing.T) {
 	t.Parallel()
 	tokens, err := keystore.OpenSet(t.Context(), []keystore.Named{{Name: defaultToken, Config: softhsmtest.Token(t)}})

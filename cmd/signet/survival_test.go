@@ -289,9 +289,11 @@ func testHang(t *testing.T, flags ...string) {
 			t.Errorf("a read took %s while the token hangs", took)
 		}
 	}
+	l.mu.Lock()
 	if l.refused == 0 || l.slowest > 6*time.Second {
 		t.Errorf("%d requests refused, the slowest after %s", l.refused, l.slowest)
 	}
+	l.mu.Unlock()
 	if n := faults.Counts().Blocked; n > 70 {
 		t.Errorf("%d calls pile up in the token", n)
 	}

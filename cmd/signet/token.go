@@ -30,9 +30,9 @@ func (c *Config) tokenConfig(log *slog.Logger) (keystore.Config, error) {
 	config.MaxSessions, config.Timeout, config.Patience = c.PKCS11MaxSessions, c.PKCS11Timeout, c.PKCS11Patience
 	switch {
 	case c.PKCS11PINFile != "":
-		config.PINSource = pinFrom(log, c.PKCS11PINFile)
+		config.PINSource = pinFrom(c.PKCS11PINFile)
 	case pin == "":
-		config.PINSource = pinFrom(log, softhsm.PINFile(c.DataDir))
+		config.PINSource = pinFrom(softhsm.PINFile(c.DataDir))
 	}
 	return config, nil
 }

@@ -89,13 +89,12 @@ func (c *Config) tokenConfigs(log *slog.Logger) ([]keystore.Named, error) {
 	all := []keystore.Named{{Name: defaultToken, Config: first}}
 	for _, name := range c.Tokens.names() {
 		t := c.Tokens.byName[name]
-		source := pinFrom(log, t.PINFile)
-		pin, err := source()
+		pin, err := readSecret(log, "pkcs11-pin-file", t.PINFile)
 		if err != nil {
 			return nil, fmt.Errorf("token %s: %w", name, err)
 		}
 		cfg := keystore.Config{
-			Module: t.Module, Token: t.Token, PIN: pin, PINSource: source, InitArgs: t.InitArgs,
+			Module: t.Module, Token: t.Token, PIN: pin, PINSource: pinFrom(t.PINFile), InitArgs: t.InitArgs,
 			MaxSessions: t.MaxSessions, Timeout: t.Timeout,
 		}
 		if cfg.Timeout == 0 {
@@ -106,9 +105,10 @@ func (c *Config) tokenConfigs(log *slog.Logger) ([]keystore.Named, error) {
 	return all, nil
 }
 
-// pinFrom reads a PIN file now and whenever the token has refused the PIN.
-func pinFrom(log *slog.Logger, path string) func() (string, error) {
-	return func() (string, error) { return readSecret(log, "pkcs11-pin-file", path) }
+// pinFrom reads a PIN file whenever the token has refused the PIN, which may be many times a minute: what is to be said of
+// the file was said at the start.
+func pinFrom(path string) func() (string, error) {
+	return func() (string, error) { return readSecret(slog.New(slog.DiscardHandler), "pkcs11-pin-file", path) }
 }
 
 // openTokens opens the configured tokens for the server, which follows how they are.

@@ -99,7 +99,7 @@ func (t *Token) spawn(ctx context.Context, later bool) (_ *process, err error) {
 // bury ends the child and waits for it, but not for ever: one that hangs in a device driver cannot be killed. One that has
 // closed the pipe itself is about to say why.
 func (p *process) bury() {
-	if !errors.Is(p.cause(), errFrozen) {
+	if cause := p.cause(); errors.Is(cause, errLost) && !errors.Is(cause, errFrozen) {
 		select {
 		case <-p.exited:
 		case <-time.After(lastWords):

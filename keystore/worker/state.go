@@ -78,7 +78,7 @@ func (t *Token) await(ctx context.Context, enough func() bool) error {
 		if !state.Up {
 			left -= time.Since(state.Since)
 		}
-		if left <= 0 || state.Hung || keystore.IsImpatient(ctx) {
+		if left <= 0 || keystore.IsImpatient(ctx) {
 			return away(state)
 		}
 		timer := time.NewTimer(left)

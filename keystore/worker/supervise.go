@@ -12,11 +12,9 @@ import (
 const (
 	firstPause = 100 * time.Millisecond // after the second failure in a row; it doubles up to longestPause
 	// longestPause is the longest time between two attempts, and so how late the return of a module may be noticed.
-	longestPause = 500 * time.Millisecond
+	longestPause = 300 * time.Millisecond
 	// settled is how long a worker has to live for its death to count as the first.
 	settled = 10 * time.Second
-	// probeTimeout is how long a new worker may take to sign.
-	probeTimeout = 2 * time.Second
 	// maxIdentifying is how many keys are looked for before a token counts as another one.
 	maxIdentifying = 16
 	// reaping is how long a killed worker is waited for. The next one is started beside one that does not end.
@@ -80,7 +78,7 @@ func (t *Token) replace(ctx context.Context) *process {
 }
 
 // try asks a worker that replaces another one for a signature: a module that hangs, or fails, in C_Sign may well log in. One
-// that looks for its token is left to that.
+// that looks for its token is left to that. It has as long as any operation: when the module answers, it is there already.
 func (t *Token) try(ctx context.Context, p *process) error {
 	t.mu.Lock()
 	up := p.state.Up
@@ -88,7 +86,7 @@ func (t *Token) try(ctx context.Context, p *process) error {
 	if !up {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(keystore.Impatient(ctx), min(probeTimeout, t.Timeout()))
+	ctx, cancel := context.WithTimeout(keystore.Impatient(ctx), t.Timeout())
 	defer cancel()
 	if err := t.identify(ctx, p); err != nil {
 		return err
