@@ -15,7 +15,11 @@ const maxFrame = 64 << 20
 // maxQueue is how many bytes may wait for the other side to read.
 const maxQueue = 8 << 20
 
-var errQueue = errors.New("the other side does not read")
+// What send refuses on a link that works.
+var (
+	errQueue = errors.New("the other side does not read")
+	errLong  = errors.New("the request is too long")
+)
 
 // The kinds of frames. A frame is its length without these four bytes (u32), its kind (u8), the call's id (u64) and a
 // body; all numbers are little-endian.
@@ -76,7 +80,7 @@ func newLink(conn io.ReadWriteCloser) *link {
 // send queues a frame and never blocks: a worker that is stopped reads nothing.
 func (l *link) send(b []byte) error {
 	if len(b)-4 > maxFrame {
-		return fmt.Errorf("a frame of %d bytes is too long", len(b))
+		return fmt.Errorf("%w: %d bytes", errLong, len(b))
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

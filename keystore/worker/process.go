@@ -253,8 +253,12 @@ func (p *process) exchange(ctx context.Context, r request) (answer, error) {
 		return answer{}, err
 	}
 	if err := p.link.send(r.frame); err != nil {
-		p.forget(r.id)
-		return answer{}, fmt.Errorf("%w: %w", errLost, err)
+		if errors.Is(err, errQueue) || errors.Is(err, errLong) {
+			p.forget(r.id)
+			return answer{}, fmt.Errorf("%w: %w", keystore.ErrUnavailable, err)
+		}
+		p.fail(fmt.Errorf("%w: %w", errLost, err)) // at once, so that nobody turns to it any more
+		return answer{}, p.cause()
 	}
 	select {
 	case a := <-waiting:
@@ -308,11 +312,11 @@ func (p *process) fail(cause error) {
 	if first {
 		p.end = cause
 		clear(p.wait)
+		close(p.dead)
 	}
 	p.mu.Unlock()
 	if first {
 		p.link.close()
-		close(p.dead)
 	}
 }
 
