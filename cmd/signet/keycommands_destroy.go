@@ -46,7 +46,7 @@ func (c *keyDestroyCommand) ofCA(in *invocation, d *desk) error {
 		return usagef("--confirm must be the name of CA %d, %q, letter by letter", authority.ID, authority.Name)
 	}
 	if authority.DeletedAt != nil || authority.State == ca.Revoked { // otherwise the use case says what is in the way
-		fmt.Fprintf(in.stderr, "destroying the key of CA %d %q (%s): key %x in token %q\n",
+		fmt.Fprintf(in.stderr, "destroying the key of CA %d %q (%s): key %x in token %q, and its clones in every token of the settings\n",
 			authority.ID, authority.Name, caState(authority), authority.KeyID, d.authority.TokenOf(authority))
 	}
 	if authority, err = d.authority.DestroyKey(in.ctx, byOperator, c.CA); err != nil {
@@ -70,7 +70,8 @@ func (d *desk) lastCRL(ctx context.Context, c ca.CA) string {
 		crl.Number, crl.Entries, crl.NextUpdate.UTC().Format(time.RFC3339))
 }
 
-// remains looks for the same key on every token. A clone is another ceremony, and a failure of this one.
+// remains looks on every token for a copy of the key under another CKA_ID. Ending that is another ceremony, and its
+// presence a failure of this one.
 func (d *desk) remains(ctx context.Context, w io.Writer, c ca.CA) error {
 	var failed []error
 	for _, name := range d.tokens.Names() {
@@ -80,12 +81,12 @@ func (d *desk) remains(ctx context.Context, w io.Writer, c ca.CA) error {
 		}
 		all, err := token.List(ctx)
 		if err != nil {
-			failed = append(failed, fmt.Errorf("look for clones of the key on token %s: %w", name, err))
+			failed = append(failed, fmt.Errorf("look for copies of the key on token %s: %w", name, err))
 			continue
 		}
 		for _, e := range all {
 			if e.Class == "private" && e.Public != nil && string(derOf(e.Public)) == string(c.PublicKey) {
-				failed = append(failed, fmt.Errorf("token %s still has a clone of the key: signet key destroy --token %s --id %x --confirm %x", name, name, e.ID, e.ID))
+				failed = append(failed, fmt.Errorf("token %s still has a copy of the key: signet key destroy --token %s --id %x --confirm %x", name, name, e.ID, e.ID))
 			}
 		}
 	}
