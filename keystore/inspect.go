@@ -74,24 +74,11 @@ func (t *Token) mechanismOf(s *session, keyType KeyType) string {
 
 // anyPair is lookup for keys that others made: the public key object may be missing.
 func (t *Token) anyPair(s *session, id []byte) (pair, error) {
-	privates, err := s.find(2, template(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY, pkcs11.CKA_ID, id).ToSlice()...)
+	private, publics, err := t.objects(s, id)
 	if err != nil {
 		return pair{}, err
 	}
-	switch len(privates) {
-	case 0:
-		return pair{}, t.absent(s)
-	case 2:
-		return pair{}, fmt.Errorf("%w: there are several private keys with it", ErrMismatch)
-	}
-	publics, err := s.find(2, template(pkcs11.CKA_CLASS, pkcs11.CKO_PUBLIC_KEY, pkcs11.CKA_ID, id).ToSlice()...)
-	if err != nil {
-		return pair{}, err
-	}
-	if len(publics) == 2 {
-		return pair{}, fmt.Errorf("%w: there are several public keys with it", ErrMismatch)
-	}
-	own, err := s.publicOfPrivate(privates[0])
+	own, err := s.publicOfPrivate(private)
 	if err != nil {
 		return pair{}, err
 	}
@@ -99,13 +86,13 @@ func (t *Token) anyPair(s *session, id []byte) (pair, error) {
 		if own == nil {
 			return pair{}, fmt.Errorf("%w: the private key has no public key object beside it, nor public parts of its own", ErrNotFound)
 		}
-		return pair{privates[0], own}, nil
+		return pair{private, own}, nil
 	}
 	public, err := s.readPublic(publics[0])
 	if err == nil && own != nil && !own.Equal(public) {
 		err = fmt.Errorf("%w: the public key object belongs to another private key", ErrMismatch)
 	}
-	return pair{privates[0], public}, err
+	return pair{private, public}, err
 }
 
 // publicOfPrivate reads the public parts that a private key object may have: RSA keys in most tokens, EC keys in

@@ -35,31 +35,37 @@ type pair struct {
 	public  publicKey
 }
 
-// lookup finds the key pair with this CKA_ID. Two private keys under one id are refused: nothing would tell which of
-// them signs.
+// lookup finds the key pair with this CKA_ID.
 func (t *Token) lookup(s *session, id []byte) (pair, error) {
+	private, publics, err := t.objects(s, id)
+	switch {
+	case err != nil:
+		return pair{}, err
+	case len(publics) == 0:
+		return pair{}, fmt.Errorf("%w: the private key has no public key object beside it", ErrNotFound)
+	}
+	public, err := s.readPublic(publics[0])
+	return pair{private, public}, err
+}
+
+// objects finds the private key with this CKA_ID and the public key object beside it, if there is one. Two of either are
+// refused: nothing would tell which of them signs.
+func (t *Token) objects(s *session, id []byte) (private pkcs11.ObjectHandle, publics []pkcs11.ObjectHandle, err error) {
 	privates, err := s.find(2, template(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY, pkcs11.CKA_ID, id).ToSlice()...)
 	if err != nil {
-		return pair{}, err
+		return 0, nil, err
 	}
 	switch len(privates) {
 	case 0:
-		return pair{}, t.absent(s)
+		return 0, nil, t.absent(s)
 	case 2:
-		return pair{}, fmt.Errorf("%w: there are several private keys with it", ErrMismatch)
+		return 0, nil, fmt.Errorf("%w: there are several private keys with it", ErrMismatch)
 	}
-	publics, err := s.find(2, template(pkcs11.CKA_CLASS, pkcs11.CKO_PUBLIC_KEY, pkcs11.CKA_ID, id).ToSlice()...)
-	if err != nil {
-		return pair{}, err
+	publics, err = s.find(2, template(pkcs11.CKA_CLASS, pkcs11.CKO_PUBLIC_KEY, pkcs11.CKA_ID, id).ToSlice()...)
+	if err == nil && len(publics) == 2 {
+		err = fmt.Errorf("%w: there are several public keys with it", ErrMismatch)
 	}
-	switch len(publics) {
-	case 0:
-		return pair{}, fmt.Errorf("%w: the private key has no public key object beside it", ErrNotFound)
-	case 2:
-		return pair{}, fmt.Errorf("%w: there are several public keys with it", ErrMismatch)
-	}
-	public, err := s.readPublic(publics[0])
-	return pair{privates[0], public}, err
+	return privates[0], publics, err
 }
 
 // absent tells a key that is not there from one that a session without login cannot see.
