@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"time"
 
@@ -49,24 +50,57 @@ func tokenIdentity(name string, i keystore.Info) evidence.Token {
 	}
 }
 
-// Drill implements [ca.Keys].
+// Drill implements [ca.Keys]. The key signs wherever a configured token has a clone of it, so every one that is there is
+// attacked: a chain is as strong as its weakest link. The names of attacks on clones end with "@" and the token.
 func (k *tokenKeys) Drill(ctx context.Context, r ca.KeyRef) (evidence.Drill, error) {
-	token, _, err := k.named(r.Token)
+	token, home, err := k.named(r.Token)
 	if err != nil {
 		return evidence.Drill{}, err
 	}
 	d := evidence.Drill{At: time.Now().UTC()}
-	attempts, err := token.Drill(ctx, r.ID)
-	if err != nil && len(attempts) == 0 {
-		return evidence.Drill{}, refFault(r, err)
+	if d.Attacks, err = attack(ctx, token, r, ""); err != nil {
+		return d, err
 	}
-	for _, a := range attempts {
-		d.Attacks = append(d.Attacks, evidence.Attack{Name: a.Name, Call: a.Call, Target: a.Target, Outcome: evidence.Outcome(a.Outcome), Result: a.Result})
-	}
-	if err != nil {
-		return d, fault.Wrap(fault.Internal, "the drill left a key behind in the token", err)
+	for _, name := range k.Tokens() {
+		if name == home || r.PublicKey == nil {
+			continue
+		}
+		clone, _, err := k.named(name)
+		if err != nil {
+			return d, err
+		}
+		if !clone.State().Up {
+			continue // it does not sign either
+		}
+		switch _, err := inspect(ctx, clone, name, r); {
+		case errors.Is(err, keystore.ErrNotFound), errors.Is(err, keystore.ErrMismatch), fault.Is(err, fault.Unavailable):
+			continue
+		case err != nil:
+			return d, err
+		}
+		attacks, err := attack(ctx, clone, r, "@"+name)
+		d.Attacks = append(d.Attacks, attacks...)
+		if err != nil {
+			return d, err
+		}
 	}
 	return d, nil
+}
+
+// attack drills a key on one token.
+func attack(ctx context.Context, token keystore.Backend, r ca.KeyRef, suffix string) ([]evidence.Attack, error) {
+	attempts, err := token.Drill(ctx, r.ID)
+	if err != nil && len(attempts) == 0 {
+		return nil, refFault(r, err)
+	}
+	attacks := make([]evidence.Attack, len(attempts))
+	for i, a := range attempts {
+		attacks[i] = evidence.Attack{Name: a.Name + suffix, Call: a.Call, Target: a.Target, Outcome: evidence.Outcome(a.Outcome), Result: a.Result}
+	}
+	if err != nil {
+		return attacks, fault.Wrap(fault.Internal, "the drill left a key behind in the token", err)
+	}
+	return attacks, nil
 }
 
 // Attester implements [ca.Keys]. A key that was just made is on disk before it attests.

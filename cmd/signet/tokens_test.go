@@ -151,4 +151,13 @@ func testTwins(t *testing.T, flags ...string) {
 	if l.refused > 0 {
 		t.Errorf("%d requests were refused", l.refused)
 	}
+
+	// A twin that yields is a way out for the key, whatever its home token refuses.
+	yields(twin)
+	result := r.must(http.StatusOK, "POST", fmt.Sprintf("/api/v1/cas/%d/key-drill", authority), nil)
+	if result["grade"] != "asserted" || !strings.Contains(fmt.Sprint(result["reasons"]), "@twin") {
+		t.Errorf("grade %v, because %v", result["grade"], result["reasons"])
+	}
+	r.must(http.StatusConflict, "POST", "/api/v1/certificates/sign-csr", object{
+		"ca_id": authority, "certificate_type": "server", "csr": csr(t, "www.example.com")})
 }
