@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"signet/evidence"
 	"signet/keystore/tokentest"
 )
 
@@ -84,7 +85,28 @@ func (r *running) createGraded(kind keyKind, grade string) int64 {
 	if made["key_grade"] != grade {
 		r.t.Errorf("%v: the grade is %v, want %s", kind, made["key_grade"], grade)
 	}
+	r.auditGrade(id(made), kind, grade)
 	return id(made)
+}
+
+// auditGrade checks the evidence of the CA offline, and logs what the drill achieved.
+func (r *running) auditGrade(authority int64, kind keyKind, grade string) {
+	r.t.Helper()
+	report, err := evidence.Verify(r.keyEvidence(authority, "nonce=interop"), evidence.Options{
+		Nonce: "interop", Now: time.Now(), MaxAge: time.Minute, CACertificate: r.caCertificate(authority).Raw,
+	})
+	if err != nil || string(report.Grade) != grade {
+		r.t.Errorf("%v: evidence of grade %s, %v, want %s", kind, report.Grade, err, grade)
+	}
+	counts := map[any]int{}
+	var yields []any
+	for _, attack := range r.list(fmt.Sprintf("/api/v1/cas/%d/key-drills", authority))[0]["attacks"].([]any) {
+		counts[attack.(object)["outcome"]]++
+		if attack.(object)["outcome"] == "yielded" {
+			yields = append(yields, attack.(object)["name"])
+		}
+	}
+	r.t.Logf("%v: grade %s; %v; yielded: %v", kind, grade, counts, yields)
 }
 
 // serveBeside returns what starts a server on the token, each time with the same database.
