@@ -79,6 +79,7 @@ func (a *Authority) examine(ctx context.Context, ref KeyRef, t Trigger) (examine
 		return examined{}, fmt.Errorf("inspect key %x: %w", ref.ID, err)
 	}
 	drill, err := a.cfg.Keys.Drill(ctx, ref)
+	drill.Token = key.Token.Serial
 	if err != nil {
 		err = fmt.Errorf("drill key %x: %w", ref.ID, err)
 	}

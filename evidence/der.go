@@ -137,6 +137,7 @@ func addAttributes(b *cryptobyte.Builder, attributes map[string]any) {
 func addDrill(b *cryptobyte.Builder, d Drill) {
 	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddASN1GeneralizedTime(d.At)
+		addText(b, d.Token)
 		b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
 			for _, a := range d.Attacks {
 				b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {

@@ -74,6 +74,7 @@ type Module struct {
 // Drill is what attacks on a key achieved.
 type Drill struct {
 	At      time.Time `json:"at"`
+	Token   string    `json:"token_serial"` // serial number of the token whose key was attacked
 	Attacks []Attack  `json:"attacks"`
 }
 

@@ -97,3 +97,21 @@ func TestGradesAreOrdered(t *testing.T) {
 		t.Error("the grades are not in order")
 	}
 }
+
+// A drill says nothing of a key that is in another token by now.
+func TestADrillOnAnotherTokenCountsForNothing(t *testing.T) {
+	t.Parallel()
+	signer := seeded("attester")
+	s := statement(t, signer.Public())
+	moved := drill(refusedRead, refusedWrap)
+	moved.Token = "5ec04d"
+	s.Drill = &moved
+	document, err := evidence.Sign(s, signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	report, err := evidence.Verify(document, evidence.Options{Now: signedAt})
+	if err != nil || report.Grade != evidence.Asserted || !strings.Contains(report.Text(), `another token, with the serial number "5ec04d"`) {
+		t.Errorf("grade %s, %v:\n%s", report.Grade, err, report.Text())
+	}
+}

@@ -89,7 +89,7 @@ func (s Statement) complete() Statement {
 	s.Key, s.AttestationKey = s.Key.normal(), s.AttestationKey.normal()
 	drill := Drill{}
 	if s.Drill != nil {
-		drill = Drill{At: second(s.Drill.At), Attacks: append([]Attack{}, s.Drill.Attacks...)}
+		drill = Drill{At: second(s.Drill.At), Token: s.Drill.Token, Attacks: append([]Attack{}, s.Drill.Attacks...)}
 		s.Drill = &drill
 	}
 	if s.Acceptance != nil {
@@ -98,9 +98,21 @@ func (s Statement) complete() Statement {
 		s.Acceptance = &accepted
 	}
 	s.AttestationSHA256 = Fingerprint(s.AttestationKey.PublicKey)
-	s.Grade, s.Reasons = GradeOf(s.Key.Attributes, drill)
+	s.Grade, s.Reasons = s.grade(drill)
 	s.Limits = s.limits()
 	return s
+}
+
+// grade is [GradeOf], for which a drill on another token than the one that has the key now is none.
+func (s Statement) grade(drill Drill) (Grade, []string) {
+	if drill.Token == s.Key.Token.Serial {
+		return GradeOf(s.Key.Attributes, drill)
+	}
+	grade, reasons := GradeOf(s.Key.Attributes, Drill{})
+	if len(drill.Attacks) > 0 {
+		reasons = append(reasons, fmt.Sprintf("the last drill was on another token, with the serial number %q", drill.Token))
+	}
+	return grade, reasons
 }
 
 func (k Key) normal() Key {

@@ -18,6 +18,7 @@ type drillRow struct {
 	ID         int64
 	CAID       int64 `gorm:"column:ca_id"`
 	At         instant
+	Token      string `gorm:"column:token_serial"`
 	Cause      string
 	Grade      string
 	Conclusive bool
@@ -47,7 +48,7 @@ func drillRowOf(caID int64, d ca.KeyDrill) (drillRow, error) {
 	if err != nil {
 		return drillRow{}, fmt.Errorf("encode reasons: %w", err)
 	}
-	return drillRow{CAID: caID, At: at(d.At), Cause: string(d.Trigger), Grade: string(d.Grade), Conclusive: d.Conclusive,
+	return drillRow{CAID: caID, At: at(d.At), Token: d.Token, Cause: string(d.Trigger), Grade: string(d.Grade), Conclusive: d.Conclusive,
 		Reasons: string(reasons), Attacks: string(attacks)}, nil
 }
 
@@ -60,7 +61,7 @@ func (r drillRow) drill() (ca.KeyDrill, error) {
 	if err := json.Unmarshal([]byte(r.Reasons), &d.Reasons); err != nil {
 		return ca.KeyDrill{}, fmt.Errorf("decode reasons of drill %d: %w", r.ID, err)
 	}
-	d.At = r.At.Time
+	d.At, d.Token = r.At.Time, r.Token
 	d.Attacks = each(attacks, func(a attackJSON) evidence.Attack {
 		return evidence.Attack{Name: a.Name, Call: a.Call, Target: a.Target, Outcome: evidence.Outcome(a.Outcome), Result: a.Result}
 	})

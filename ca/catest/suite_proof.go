@@ -13,7 +13,7 @@ import (
 // drillOf is a drill of this grade, which names its attack.
 func drillOf(g evidence.Grade, attack string) *ca.KeyDrill {
 	return &ca.KeyDrill{
-		Drill: evidence.Drill{At: now, Attacks: []evidence.Attack{{
+		Drill: evidence.Drill{At: now, Token: "1f2e3d4c", Attacks: []evidence.Attack{{
 			Name: attack, Call: "C_WrapKey", Target: "key", Outcome: evidence.Refused, Result: "CKR_KEY_UNEXTRACTABLE"}}},
 		Trigger: ca.OnRequest, Grade: g, Reasons: []string{"every attack was refused"}, Conclusive: true,
 	}

@@ -21,6 +21,7 @@ CREATE TABLE key_drills (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     ca_id INTEGER NOT NULL REFERENCES certificate_authorities (id),
     at INTEGER NOT NULL,
+    token_serial TEXT NOT NULL,
     cause TEXT NOT NULL CHECK (cause IN ('create', 'startup', 'schedule', 'request', 'adopt')),
     grade TEXT NOT NULL,
     conclusive INTEGER NOT NULL,
