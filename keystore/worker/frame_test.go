@@ -108,6 +108,28 @@ func TestFramesThatAreNone(t *testing.T) {
 	}
 }
 
+func TestANoticeNamesAnOperationThatThereIs(t *testing.T) {
+	t.Parallel()
+	for _, op := range noticed {
+		f, err := readFrame(bytes.NewReader(notice{op, time.Second, nil}.frame()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := decodeNotice(f.body); err != nil || n.op != op || n.took != time.Second {
+			t.Errorf("%s arrives as %+v, %v", op, n, err)
+		}
+	}
+	for _, op := range []string{"", "\xff", "login\x00", "1f3c"} {
+		f, err := readFrame(bytes.NewReader(notice{op, time.Second, nil}.frame()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := decodeNotice(f.body); err == nil {
+			t.Errorf("%q is taken for an operation: %+v", op, n)
+		}
+	}
+}
+
 // stuck is a stream whose other side reads nothing.
 type stuck struct{ closed chan struct{} }
 
