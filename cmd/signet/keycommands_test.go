@@ -422,3 +422,14 @@ func TestAnInterruptedChangeOfThePINLosesNone(t *testing.T) {
 	r.login(rootName, rootPassword)
 	r.signs(authority)
 }
+
+func TestACAIsNotAdoptedForAnOrganizationThatIsNotThere(t *testing.T) {
+	t.Parallel()
+	s, _ := startServer(t, "sqlite")
+	s.foreignKeys(t)
+	s.ends(t, "ca", "adopt", "--id", "1a01", "--name", "Old", "--subject-dn", "CN=Old", "--accept-key-grade", "imported", "--reason", "moving",
+		"--organization-id", "77").with(1, "find organization 77")
+	if k := s.keys(t)["1a01"]; k.Use != useUnknown {
+		t.Errorf("the key is %+v", k)
+	}
+}
