@@ -433,3 +433,12 @@ func TestACAIsNotAdoptedForAnOrganizationThatIsNotThere(t *testing.T) {
 		t.Errorf("the key is %+v", k)
 	}
 }
+
+func TestWhatATokenIsCalledCannotDrawOnATerminal(t *testing.T) {
+	t.Parallel()
+	s, _ := startServer(t, "sqlite")
+	s.tokenTool(t, "softhsm2-util", "--init-token", "--free", "--label", "x\x1b[2J\ndefault", "--pin", "1234", "--so-pin", "12345678")
+	if o := s.ends(t, "token", "list").with(0, "x?[2J?default"); strings.Contains(o.stdout, "\x1b") {
+		t.Errorf("the list has a control character: %q", o.stdout)
+	}
+}

@@ -86,7 +86,8 @@ func (c *tokenListCommand) Run(in *invocation) error {
 			if name == "" {
 				name = "-"
 			}
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", name, or(l.Label, "-"), or(l.Manufacturer, "-"), or(l.Model, "-"), or(l.Serial, "-"), stateOf(l), m.path)
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", name,
+				or(oneLine(l.Label), "-"), or(oneLine(l.Manufacturer), "-"), or(oneLine(l.Model), "-"), or(oneLine(l.Serial), "-"), stateOf(l), m.path)
 		}
 	}
 	return table.Flush()
