@@ -83,6 +83,11 @@ func (c *caAdoptCommand) Run(in *invocation) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.close()) }()
+	if id := request.OrganizationID; id != nil {
+		if _, err := d.db.Organization(in.ctx, *id); err != nil {
+			return fmt.Errorf("find organization %d: %w", *id, err)
+		}
+	}
 	found, err := d.find(in.ctx, c.Token, c.ID)
 	if err != nil {
 		return err

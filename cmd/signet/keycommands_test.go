@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"os"
 	"os/exec"
@@ -383,5 +384,61 @@ func TestThePINChangesWhileTheServerSigns(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestAnInterruptedChangeOfThePINLosesNone(t *testing.T) {
+	t.Parallel()
+	s, r := startServer(t, "sqlite")
+	authority := r.createCA("Authority")
+	r.stop(syscall.SIGTERM)
+	kept := softhsm.PINFile(s.dataDir())
+	before, err := os.ReadFile(kept)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.ends(t, "token", "pin").with(0)
+	after, err := os.ReadFile(kept)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(file string, data []byte) {
+		t.Helper()
+		if err := os.WriteFile(file, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(kept, before) // as if it had ended before the PIN file was written
+	write(kept+newSuffix, after)
+	tooShort := filepath.Join(t.TempDir(), "pin")
+	write(tooShort, []byte("12\n"))
+	s.ends(t, "token", "pin", "--new-pin-file", tooShort).with(1, "PIN_LEN_RANGE")
+	s.ends(t, "key", "list").with(0, "Authority")
+	s.ends(t, "token", "pin").with(0, "changed the PIN")
+	if _, err := os.Stat(kept + newSuffix); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the file of the new PIN is left: %v", err)
+	}
+	r = s.start("signet")
+	r.login(rootName, rootPassword)
+	r.signs(authority)
+}
+
+func TestACAIsNotAdoptedForAnOrganizationThatIsNotThere(t *testing.T) {
+	t.Parallel()
+	s, _ := startServer(t, "sqlite")
+	s.foreignKeys(t)
+	s.ends(t, "ca", "adopt", "--id", "1a01", "--name", "Old", "--subject-dn", "CN=Old", "--accept-key-grade", "imported", "--reason", "moving",
+		"--organization-id", "77").with(1, "find organization 77")
+	if k := s.keys(t)["1a01"]; k.Use != useUnknown {
+		t.Errorf("the key is %+v", k)
+	}
+}
+
+func TestWhatATokenIsCalledCannotDrawOnATerminal(t *testing.T) {
+	t.Parallel()
+	s, _ := startServer(t, "sqlite")
+	s.tokenTool(t, "softhsm2-util", "--init-token", "--free", "--label", "x\x1b[2J\ndefault", "--pin", "1234", "--so-pin", "12345678")
+	if o := s.ends(t, "token", "list").with(0, "x?[2J?default"); strings.Contains(o.stdout, "\x1b") {
+		t.Errorf("the list has a control character: %q", o.stdout)
 	}
 }

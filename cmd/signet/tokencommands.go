@@ -86,7 +86,8 @@ func (c *tokenListCommand) Run(in *invocation) error {
 			if name == "" {
 				name = "-"
 			}
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", name, or(l.Label, "-"), or(l.Manufacturer, "-"), or(l.Model, "-"), or(l.Serial, "-"), stateOf(l), m.path)
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", name,
+				or(oneLine(l.Label), "-"), or(oneLine(l.Manufacturer), "-"), or(oneLine(l.Model), "-"), or(oneLine(l.Serial), "-"), stateOf(l), m.path)
 		}
 	}
 	return table.Flush()
@@ -229,14 +230,22 @@ func (c *tokenPINCommand) change(in *invocation, cfg keystore.Config, pin, kept 
 // newSuffix marks the file of a PIN that the token may or may not have taken.
 const newSuffix = ".new"
 
-// openInterrupted opens a token whose PIN an earlier run changed without getting as far as its PIN file.
+// openInterrupted opens a token whose PIN an earlier run changed without getting as far as its PIN file. It gets there
+// now: the file beside it, the only one with this PIN, is about to be written anew.
 func openInterrupted(ctx context.Context, cfg keystore.Config, kept string) (*keystore.Token, error) {
 	pin, err := readSecret(slog.New(slog.NewTextHandler(io.Discard, nil)), "new-pin-file", kept+newSuffix)
 	if err != nil {
 		return nil, fmt.Errorf("%w, and no change of it was interrupted", keystore.ErrPIN)
 	}
 	cfg.PIN = pin
-	return keystore.Open(ctx, cfg)
+	token, err := keystore.Open(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := softhsm.WriteDurably(kept, []byte(pin+"\n")); err != nil {
+		return nil, errors.Join(fmt.Errorf("keep the PIN of an interrupted change, which is also in %s: %w", kept+newSuffix, err), token.Close())
+	}
+	return token, nil
 }
 
 // operator is who acts in the audit trail when a command runs on the server itself.

@@ -6,6 +6,7 @@ import (
 	"crypto/rsa"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"time"
 
 	"signet/keystore"
@@ -173,6 +174,9 @@ func decodeError(b []byte) error {
 	return e
 }
 
+// noticed are the operations of which the parent is told.
+var noticed = []string{"login", "connect", "find", "recover"}
+
 // notice is an operation that the keystore observed in the worker.
 type notice struct {
 	op   string
@@ -197,6 +201,9 @@ func decodeNotice(b []byte) (notice, error) {
 	}
 	end := 9 + int(b[8])
 	n := notice{op: string(b[9:end]), took: time.Duration(binary.LittleEndian.Uint64(b))}
+	if !slices.Contains(noticed, n.op) { // a name becomes a label of the metrics: not any text may be one, nor any number of them
+		return notice{}, errFrame
+	}
 	if b[end] != 0 {
 		n.err = decodeError(b[end+1:])
 	}

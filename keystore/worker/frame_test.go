@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"reflect"
 	"testing"
 	"time"
@@ -108,6 +109,28 @@ func TestFramesThatAreNone(t *testing.T) {
 	}
 }
 
+func TestANoticeNamesAnOperationThatThereIs(t *testing.T) {
+	t.Parallel()
+	for _, op := range noticed {
+		f, err := readFrame(bytes.NewReader(notice{op, time.Second, nil}.frame()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := decodeNotice(f.body); err != nil || n.op != op || n.took != time.Second {
+			t.Errorf("%s arrives as %+v, %v", op, n, err)
+		}
+	}
+	for _, op := range []string{"", "\xff", "login\x00", "1f3c"} {
+		f, err := readFrame(bytes.NewReader(notice{op, time.Second, nil}.frame()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := decodeNotice(f.body); err == nil {
+			t.Errorf("%q is taken for an operation: %+v", op, n)
+		}
+	}
+}
+
 // stuck is a stream whose other side reads nothing.
 type stuck struct{ closed chan struct{} }
 
@@ -128,6 +151,44 @@ func TestSendNeverBlocksAndQueuesNoMoreThanItMay(t *testing.T) {
 		}
 	}
 	t.Error("20 MiB were queued")
+}
+
+func TestAWorkerThatAnswersNothingButPingsIsGivenUp(t *testing.T) {
+	t.Parallel()
+	near, far := net.Pipe()
+	token := &Token{cfg: Config{Keystore: keystore.Config{Timeout: 100 * time.Millisecond}}}
+	p := &process{token: token, link: newLink(near), born: time.Now(), dead: make(chan struct{}), exited: make(chan struct{}), wait: map[uint64]chan answer{}}
+	go p.read()
+	go p.watch()
+	defer p.fail(errClosed)
+	worker := newLink(far)
+	defer worker.close()
+	go func() {
+		for {
+			f, err := worker.receive()
+			if err != nil {
+				return
+			}
+			if f.kind == kindPing {
+				_ = worker.send(sealed(newFrame(kindPing, 0, 0)))
+			}
+		}
+	}()
+	k := &key{number: 1}
+	p.bound.Store(k, true)
+	signed := make(chan error, 1)
+	go func() {
+		_, err := p.sign(context.Background(), k, keystore.Request{Input: []byte("digest"), Opts: crypto.SHA256}, func([]byte) bool { return true })
+		signed <- err
+	}()
+	select {
+	case err := <-signed:
+		if !errors.Is(err, errFrozen) || !p.over() {
+			t.Errorf("signing fails with %v; is the worker given up? %t", err, p.over())
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the caller waits for ever")
+	}
 }
 
 // FuzzFrames reads what the other side of the pipe may send: it is a process with strangers' code in it.

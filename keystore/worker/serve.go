@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -188,10 +189,10 @@ func (s *server) remember(number uint32, signer crypto.Signer) {
 func (s *server) open(ctx context.Context, r openRequest) error {
 	cfg := r.Config
 	cfg.Observe = func(op string, took time.Duration, err error) {
-		switch op {
-		case "login":
+		switch {
+		case op == "login":
 			_ = s.link.sendNow(notice{op, took, refusal(err)}.frame()) // at once: the next call may be the module's last
-		case "connect", "find", "recover":
+		case slices.Contains(noticed, op):
 			_ = s.link.send(notice{op, took, err}.frame())
 		}
 	}

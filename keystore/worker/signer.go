@@ -126,7 +126,7 @@ func (p *process) sign(ctx context.Context, k *key, r keystore.Request, verify f
 	}
 	for ; ; r.Doubted = true {
 		id := p.last.Add(1)
-		a, err := p.exchange(ctx, request{id: id, frame: encodeSign(k.number, limitsOf(ctx), r).frame(id)})
+		a, err := p.answer(ctx, request{id: id, frame: encodeSign(k.number, limitsOf(ctx), r).frame(id)})
 		if err == nil {
 			err = a.err
 		}
@@ -140,6 +140,19 @@ func (p *process) sign(ctx context.Context, k *key, r keystore.Request, verify f
 			return nil, errBadSignature
 		}
 	}
+}
+
+// answer is exchange, but not for ever: the keystore answers within the deadline of an operation. A worker that has not in
+// twice that time is beyond help, though it sends back every ping.
+func (p *process) answer(ctx context.Context, r request) (answer, error) {
+	limited, cancel := context.WithTimeout(ctx, 2*p.token.Timeout())
+	defer cancel()
+	a, err := p.exchange(limited, r)
+	if err != nil && limited.Err() != nil && ctx.Err() == nil {
+		p.fail(errFrozen)
+		return answer{}, p.cause()
+	}
+	return a, err
 }
 
 func encodeSign(number uint32, l limits, r keystore.Request) signRequest {

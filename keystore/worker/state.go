@@ -17,7 +17,7 @@ func (t *Token) State() keystore.State {
 }
 
 // change lets f change the token under its lock, and tells of a token that went away or is back. Of the state f sets
-// what the worker knows; since when that has been so is known here.
+// what the worker knows; since when that has been so is known here. The end of a token that is closed is no news.
 func (t *Token) change(f func()) {
 	t.telling.Lock()
 	defer t.telling.Unlock()
@@ -31,10 +31,10 @@ func (t *Token) change(f func()) {
 	if t.state.Up && !was.Up {
 		t.state.Outage = time.Since(was.Since)
 	}
-	now := t.state
+	now, closed := t.state, t.closed
 	t.announce()
 	t.mu.Unlock()
-	if now.Up != was.Up && t.cfg.Keystore.Changed != nil {
+	if now.Up != was.Up && !closed && t.cfg.Keystore.Changed != nil {
 		t.cfg.Keystore.Changed(now)
 	}
 }

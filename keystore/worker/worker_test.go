@@ -321,7 +321,10 @@ func TestTheWorkerInheritsNoSettings(t *testing.T) {
 
 func TestAClosedTokenIsUnavailable(t *testing.T) {
 	t.Parallel()
-	token, err := worker.Start(t.Context(), newHome(t).config())
+	var told seen[keystore.State]
+	cfg := newHome(t).config()
+	cfg.Keystore.Changed = told.add
+	token, err := worker.Start(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -337,6 +340,9 @@ func TestAClosedTokenIsUnavailable(t *testing.T) {
 	}
 	if !gone(pid) {
 		t.Error("the worker outlived Close")
+	}
+	if all := told.list(); len(all) > 0 {
+		t.Errorf("Close is told as an outage: %+v", all)
 	}
 }
 
