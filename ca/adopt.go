@@ -202,6 +202,9 @@ func (a *Authority) planParent(ctx context.Context, plan *adoption, cert *x509.C
 	if err := revokedAmong(chain); err != nil {
 		return err
 	}
+	if err := refuseIssuersName(cert.RawSubject, parent); err != nil {
+		return err
+	}
 	if len(chain) >= maxChain {
 		return fault.New(fault.Invalid, "CA %d is %d certificates below its root; deeper chains are not supported", parent.ID, len(chain)-1)
 	}

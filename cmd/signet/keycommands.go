@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+	"unicode"
 
 	"signet/ca"
 	"signet/keystore"
@@ -160,10 +161,10 @@ func (o outputFormat) write(w io.Writer, value any, text func(io.Writer) error) 
 	return encoder.Encode(value)
 }
 
-// oneLine keeps what a token says from imitating lines of ours.
+// oneLine keeps what a token says from imitating lines of ours, or from turning them around.
 func oneLine(text string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
+		if !unicode.IsPrint(r) {
 			return '?'
 		}
 		return r

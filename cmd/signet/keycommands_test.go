@@ -437,8 +437,8 @@ func TestACAIsNotAdoptedForAnOrganizationThatIsNotThere(t *testing.T) {
 func TestWhatATokenIsCalledCannotDrawOnATerminal(t *testing.T) {
 	t.Parallel()
 	s, _ := startServer(t, "sqlite")
-	s.tokenTool(t, "softhsm2-util", "--init-token", "--free", "--label", "x\x1b[2J\ndefault", "--pin", "1234", "--so-pin", "12345678")
-	if o := s.ends(t, "token", "list").with(0, "x?[2J?default"); strings.Contains(o.stdout, "\x1b") {
+	s.tokenTool(t, "softhsm2-util", "--init-token", "--free", "--label", "x\x1b[2J\n\u202edefault", "--pin", "1234", "--so-pin", "12345678")
+	if o := s.ends(t, "token", "list").with(0, "x?[2J??default"); strings.Contains(o.stdout, "\x1b") {
 		t.Errorf("the list has a control character: %q", o.stdout)
 	}
 }
