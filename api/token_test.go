@@ -32,11 +32,11 @@ func (k *keys) Signer(ctx context.Context, r ca.KeyRef) (crypto.Signer, error) {
 }
 
 func (k *keys) Inspect(ctx context.Context, r ca.KeyRef) (evidence.Key, error) {
-	attributes, err := k.Token.Attributes(ctx, r.ID)
+	found, err := k.Token.Inspect(ctx, r.ID)
 	if errors.Is(err, keystore.ErrNotFound) {
 		return evidence.Key{}, fault.Wrap(fault.NotFound, "the token has no such key", err)
 	}
-	return evidence.Key{ID: r.ID, Type: "ec", Size: 256, PublicKey: r.PublicKey, Attributes: attributes, ReadAt: time.Now()}, err
+	return evidence.Key{ID: r.ID, Type: "ec", Size: 256, PublicKey: r.PublicKey, Attributes: found.Attributes, ReadAt: time.Now()}, err
 }
 
 func (k *keys) Drill(context.Context, ca.KeyRef) (evidence.Drill, error) { return k.Script.Drill() }

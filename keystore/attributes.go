@@ -1,7 +1,6 @@
 package keystore
 
 import (
-	"context"
 	"encoding/hex"
 	"fmt"
 
@@ -63,24 +62,9 @@ var (
 	}
 )
 
-// Attributes reads back what the token says of the private key with this CKA_ID, by PKCS#11 attribute name. Values
-// are bool; string for labels, names of constants (in hexadecimal when unknown) and the CKA_ID (in hexadecimal); and
-// []string for CKA_ALLOWED_MECHANISMS. What the token does not answer is left out. Errors: [ErrNotFound],
-// [ErrMismatch] for several keys under the id, [ErrUnavailable].
-func (t *Token) Attributes(ctx context.Context, id []byte) (map[string]any, error) {
-	read, err := call(ctx, t, operation[map[string]any]{name: "attributes", run: func(s *session) (map[string]any, error) {
-		p, err := t.lookup(s, id)
-		if err != nil {
-			return nil, err
-		}
-		return s.attributes(p.private)
-	}})
-	if err != nil {
-		return nil, fmt.Errorf("read attributes of key %x: %w", id, err)
-	}
-	return read, nil
-}
-
+// attributes reads what the token says of a key, by PKCS#11 attribute name. Values are bool; string for labels, names of
+// constants (in hexadecimal when unknown) and the CKA_ID (in hexadecimal); and []string for CKA_ALLOWED_MECHANISMS. What
+// the token does not answer is left out.
 func (s *session) attributes(object pkcs11.ObjectHandle) (map[string]any, error) {
 	read := map[string]any{}
 	for _, r := range readable {

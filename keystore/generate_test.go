@@ -143,10 +143,11 @@ func signsPSS(t *testing.T, key crypto.Signer) {
 
 func showsEveryAttribute(t *testing.T, token *keystore.Token, id []byte) {
 	t.Helper()
-	got, err := token.Attributes(t.Context(), id)
+	found, err := token.Inspect(t.Context(), id)
 	if err != nil {
 		t.Fatal(err)
 	}
+	got := found.Attributes
 	want := map[string]any{
 		"CKA_CLASS": "CKO_PRIVATE_KEY", "CKA_LABEL": t.Name(), "CKA_ID": fmt.Sprintf("%x", id),
 		"CKA_TOKEN": true, "CKA_PRIVATE": true, "CKA_SENSITIVE": true, "CKA_ALWAYS_SENSITIVE": true,

@@ -20,7 +20,7 @@ type Inspection struct {
 	Size       int    // bits, as in [Spec]
 	Mechanism  string // that messages are signed with, as SHA-256 goes: "CKM_ECDSA"
 	Public     crypto.PublicKey
-	Attributes map[string]any // of the private key, see [Token.Attributes]
+	Attributes map[string]any // of the private key, by PKCS#11 name: bool, string (constants by name, CKA_ID in hex) or []string
 	Info       Info
 }
 

@@ -42,8 +42,8 @@ type Config struct {
 	Unverified bool
 
 	// Observe, if set, is told of every token operation: its name ("connect", "login", "generate", "find", "sign",
-	// "seal", "unseal", "destroy", "attributes", "check", "info", "recover"), how long it took, waiting for a session
-	// included, and its error.
+	// "seal", "unseal", "destroy", "check", "info", "inspect", "list", "drill", "set PIN", "recover"), how long it took,
+	// waiting for a session included, and its error.
 	Observe func(op string, took time.Duration, err error)
 }
 

@@ -270,18 +270,18 @@ func TestAnAccidentTakesNoAttributeAway(t *testing.T) {
 	cfg.Timeout, cfg.Patience = 10*time.Second, 100*time.Millisecond
 	token := openAs(t, cfg)
 	_, id := generate(t, token, keystore.EC, 256)
-	want, err := token.Attributes(t.Context(), id)
+	want, err := token.Inspect(t.Context(), id)
 	if err != nil {
 		t.Fatal(err)
 	}
 	faults.Fail("C_GetAttributeValue", pkcs11.CKR_DEVICE_ERROR, 20)
 	for range 50 {
-		if got, err := token.Attributes(t.Context(), id); err != nil || !reflect.DeepEqual(got, want) {
-			t.Fatalf("now %v, %v", got, err)
+		if got, err := token.Inspect(t.Context(), id); err != nil || !reflect.DeepEqual(got.Attributes, want.Attributes) {
+			t.Fatalf("now %v, %v", got.Attributes, err)
 		}
 	}
 	faults.Fail("C_GetAttributeValue", pkcs11.CKR_DEVICE_ERROR, 1000)
-	if got, err := token.Attributes(t.Context(), id); !errors.Is(err, keystore.ErrUnavailable) {
+	if got, err := token.Inspect(t.Context(), id); !errors.Is(err, keystore.ErrUnavailable) {
 		t.Fatalf("from a token that is broken: %v, %v", got, err)
 	}
 }

@@ -132,7 +132,7 @@ func TestTwoKeysUnderOneIDAreRefused(t *testing.T) {
 	if _, err := other.Signer(t.Context(), id, mustDER(t, key.Public()), keystore.BarBorn); !errors.Is(err, keystore.ErrMismatch) {
 		t.Errorf("two private keys under one CKA_ID: %v", err)
 	}
-	if _, err := other.Attributes(t.Context(), id); !errors.Is(err, keystore.ErrMismatch) {
+	if _, err := other.Inspect(t.Context(), id); !errors.Is(err, keystore.ErrMismatch) {
 		t.Errorf("attributes of one of two keys: %v", err)
 	}
 }
@@ -156,7 +156,7 @@ func TestAKeyThatCouldLeaveIsNotUsed(t *testing.T) {
 func TestAttributesOfNoKey(t *testing.T) {
 	t.Parallel()
 	token, _ := open(t)
-	if _, err := token.Attributes(t.Context(), []byte("unknown")); !errors.Is(err, keystore.ErrNotFound) {
+	if _, err := token.Inspect(t.Context(), []byte("unknown")); !errors.Is(err, keystore.ErrNotFound) {
 		t.Error(err)
 	}
 }

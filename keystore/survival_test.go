@@ -36,7 +36,7 @@ func TestLostSessionsAreSurvived(t *testing.T) {
 			_, err := token.Signer(t.Context(), id, mustDER(t, key.Public()), keystore.BarBorn)
 			return err
 		}},
-		{"attributes", func() error { _, err := token.Attributes(t.Context(), id); return err }},
+		{"inspect", func() error { _, err := token.Inspect(t.Context(), id); return err }},
 		{"info", func() error { _, err := token.Info(t.Context()); return err }},
 		{"generate", func() error {
 			_, err := token.Generate(t.Context(), keystore.Spec{ID: []byte("after"), Type: keystore.EC, Size: 256})
@@ -118,7 +118,7 @@ func TestALogoutIsSurvived(t *testing.T) {
 	if err := token.Raw(t.Context(), logout); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := token.Attributes(t.Context(), id); err != nil {
+	if _, err := token.Inspect(t.Context(), id); err != nil {
 		t.Errorf("a private key that nobody may see is taken for absent: %v", err)
 	}
 }

@@ -48,9 +48,9 @@ func TestEnsureMakesATokenOnceAndFindsItAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer token.Close()
-	read, err := token.Attributes(t.Context(), id)
-	if err != nil || read["CKA_LABEL"] != "ca" {
-		t.Errorf("the key of before: %v, %v", read, err)
+	found, err := token.Inspect(t.Context(), id)
+	if err != nil || found.Label != "ca" {
+		t.Errorf("the key of before: %v, %v", found, err)
 	}
 	if key.Public() == nil {
 		t.Error("no public key")

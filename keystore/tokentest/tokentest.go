@@ -17,9 +17,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
-
-	"signet/keystore"
 )
 
 // Token is a token that is ready to be opened.
@@ -32,11 +29,6 @@ type Token struct {
 	Env      []string // what the library needs in its environment, "NAME=value"
 
 	enter []string // the command before the program that enters the token's namespaces
-}
-
-// Config is what opens the token in a process that was started with [Token.Command].
-func (t *Token) Config() keystore.Config {
-	return keystore.Config{Module: t.Module, Token: t.Label, PIN: t.PIN, InitArgs: t.InitArgs, Timeout: time.Minute}
 }
 
 // Command is [exec.Command] for a program that can open the token: with its environment and in its namespaces.

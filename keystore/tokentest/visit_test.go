@@ -136,7 +136,9 @@ func (j job) do(ctx context.Context, token *keystore.Token) (a answer, err error
 	case "check":
 		err = token.Check(ctx)
 	case "attributes":
-		a.Seen, err = token.Attributes(ctx, j.Spec.ID)
+		var found keystore.Inspection
+		found, err = token.Inspect(ctx, j.Spec.ID)
+		a.Seen = found.Attributes
 	case "destroy":
 		err = token.Destroy(ctx, j.Spec.ID)
 	default:
