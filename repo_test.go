@@ -55,7 +55,7 @@ var mayImport = map[string][]string{
 
 // mayUseCgo are the packages that may reach a package with C in it: the token, and the driver of SQLite. The rest of
 // the house sees crypto.Signer and small interfaces.
-var mayUseCgo = []string{"keystore", "keystore/worker", "store", "softhsm", "softhsm/softhsmtest", "keystore/tokentest", "cmd/signet"}
+var mayUseCgo = []string{"keystore", "keystore/worker", "store", "softhsm", "softhsm/softhsmtest", "cmd/signet"}
 
 // maxLines is the longest hand-written file; tests may be longer, their tables are data.
 const (
