@@ -45,7 +45,7 @@ func (a *Authority) CreateCA(ctx context.Context, caller policy.Caller, r Create
 
 	// 3. The key is born in the token, read back and attacked before it signs anything.
 	key, err := a.cfg.Keys.Generate(ctx, KeyRequest{
-		Token: c.Token, ID: c.KeyID, Label: Slug(c.Name, c.ID), Spec: policy.KeySpec{Type: c.KeyType, Size: c.KeySize}, Accept: c.Proof.Needs(),
+		Token: c.Token, ID: c.KeyID, Label: Slug(c.Name, c.ID), Spec: policy.KeySpec{Type: c.KeyType, Size: c.KeySize},
 	})
 	if err != nil {
 		return CA{}, a.refuse(fmt.Errorf("generate key of CA %d: %w", c.ID, err))

@@ -21,11 +21,10 @@ type KeyRef struct {
 
 // KeyRequest asks for a key pair.
 type KeyRequest struct {
-	Token  string // a configured name; "" is the default one
-	ID     []byte // CKA_ID; must not exist yet
-	Label  string // CKA_LABEL, for people
-	Spec   policy.KeySpec
-	Accept evidence.Grade // the key is refused below this grade, as far as its attributes tell
+	Token string // a configured name; "" is the default one
+	ID    []byte // CKA_ID; must not exist yet
+	Label string // CKA_LABEL, for people
+	Spec  policy.KeySpec
 }
 
 // Keys is the tokens: they make the CA keys, sign with them and seal secrets. Errors are *fault.Error with code
@@ -35,7 +34,7 @@ type Keys interface {
 	Default() string
 	Tokens() []string
 
-	// Generate makes a non-exportable key pair.
+	// Generate makes a key pair that cannot leave its token now. What its grade is, Inspect and Drill tell.
 	Generate(ctx context.Context, r KeyRequest) (crypto.Signer, error)
 	// Signer returns a key, after comparing its public key.
 	Signer(ctx context.Context, r KeyRef) (crypto.Signer, error)
