@@ -85,14 +85,8 @@ func (t *Token) scout(ctx context.Context, id []byte) (*drill, error) {
 		}
 		d := &drill{token: t, id: id, public: p.public, raw: map[uint][]byte{}, mechanisms: map[uint]uint{}}
 		d.keyType, d.size = describe(p.public)
-		for _, attribute := range mirrored {
-			value, known, err := s.told(p.private, attribute)
-			if err != nil {
-				return nil, err
-			}
-			if known {
-				d.raw[attribute] = value
-			}
+		if err := d.mirror(s, p.private); err != nil {
+			return nil, err
 		}
 		list, err := s.GetMechanismList(t.slot.id)
 		if err != nil {

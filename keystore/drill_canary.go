@@ -18,6 +18,10 @@ const canaryLabel = "signet-canary"
 // errUnlike is a canary that says nothing of the key, because its attributes are not those of the key.
 var errUnlike = errors.New("the canary is not like the key")
 
+// canaryTries is how many canaries are made when they are not like the key: under load SoftHSM2 may refuse a template or
+// misread an attribute once.
+const canaryTries = 3
+
 // mirrored are the attributes of privateTemplate that a canary takes over from the key under attack, so that it stands
 // for a key with other attributes as well. A key made by Generate has all of them from privateTemplate.
 var mirrored = []uint{
@@ -37,6 +41,38 @@ func (d *drill) onCanary(ctx context.Context, s *session, l *ledger) (err error)
 	if l.concluded() == len(l.attacks) {
 		return nil // only the canary was left of an earlier try
 	}
+	for range canaryTries {
+		if err = d.attackCanary(ctx, s, l); !errors.Is(err, errUnlike) {
+			return err
+		}
+		key, err := d.token.anyPair(s, d.id)
+		if err != nil {
+			return err
+		}
+		if err := d.mirror(s, key.private); err != nil {
+			return err
+		}
+	}
+	return err
+}
+
+// mirror reads the attributes that a canary takes over.
+func (d *drill) mirror(s *session, key pkcs11.ObjectHandle) error {
+	d.raw = map[uint][]byte{}
+	for _, attribute := range mirrored {
+		value, known, err := s.told(key, attribute)
+		if err != nil {
+			return err
+		}
+		if known {
+			d.raw[attribute] = value
+		}
+	}
+	return nil
+}
+
+// attackCanary attacks one canary.
+func (d *drill) attackCanary(ctx context.Context, s *session, l *ledger) (err error) {
 	id := newCanaryID()
 	d.setLeft(true)
 	defer func() {

@@ -353,6 +353,22 @@ func TestNoCanaryOutlivesItsDrill(t *testing.T) {
 	}
 }
 
+// SoftHSM2 under load may refuse the whole template with CKR_GENERAL_ERROR and take a smaller one.
+func TestTheDrillMakesAnotherCanaryWhenOneIsNotLikeTheKey(t *testing.T) {
+	t.Parallel()
+	cfg, faults := softhsmtest.Faulty(t)
+	token, err := keystore.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { token.Close() })
+	_, id := generate(t, token, keystore.EC, 256)
+	faults.FailNext("C_GenerateKeyPair", pkcs11.CKR_GENERAL_ERROR, 3)
+	if left := with(drill(t, token, id), "inconclusive"); len(left) > 0 {
+		t.Errorf("inconclusive: %v", left)
+	}
+}
+
 func TestTheDrillSurvivesTheLossOfItsSessions(t *testing.T) {
 	t.Parallel()
 	token, _ := open(t)

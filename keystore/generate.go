@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/ThalesIgnite/crypto11"
 	"github.com/miekg/pkcs11"
@@ -138,6 +139,9 @@ func (s *session) cleaner(set crypto11.AttributeSet) func() error {
 // generalErrorTries is how often the whole template is tried when the token gives no reason.
 const generalErrorTries = 3
 
+// generalErrorPause lets the accident pass before the next try.
+const generalErrorPause = 20 * time.Millisecond
+
 // reduce tries the template with all attributes, then with fewer of the optional ones while the token refuses. The whole
 // template is tried again after CKR_GENERAL_ERROR: SoftHSM2 says so about an accident of the moment, NSS about an
 // attribute, and an accident must not cost a key its attributes. A token that names a fault in every template has no
@@ -153,6 +157,7 @@ func reduce(set crypto11.AttributeSet, clean func() error, try func([]*pkcs11.At
 			if i > 0 || !errors.Is(err, pkcs11.Error(pkcs11.CKR_GENERAL_ERROR)) {
 				break
 			}
+			time.Sleep(generalErrorPause)
 			if err := clean(); err != nil {
 				return err
 			}
