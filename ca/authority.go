@@ -22,11 +22,25 @@ type Config struct {
 	Keys          Keys
 	PublicURL     string        // base of the URLs written into certificates, without trailing slash
 	CRLValidity   time.Duration // from thisUpdate to nextUpdate
-	CRLRefresh    time.Duration // a list is replaced so long before its nextUpdate
+	CRLRefresh    time.Duration // a list that did not change is replaced so long after its thisUpdate
+	CRLOverlap    time.Duration // a list is replaced at least so long before its nextUpdate
+	CRLCoalesce   time.Duration // between the publications of a list that changes all the time
+	LeaseTTL      time.Duration // how long the others wait for a replica that has died
+	OCSP          OCSPConfig
 	DrillInterval time.Duration // between two drills of a CA's key in the background; 0: none but at the start
 	Version       string        // of the program, named in evidence
 	Now           func() time.Time
 	Hooks         Hooks
+}
+
+// OCSPConfig is how OCSP answers are made.
+type OCSPConfig struct {
+	Validity          time.Duration // from thisUpdate to nextUpdate of an answer
+	ResponderValidity time.Duration // of the certificate of a delegated responder; it is renewed after half of it
+	CacheEntries      int           // answers that are held in memory
+	Signers           int           // answers that are signed at once, the ones of the schedule aside
+	ClientRate        float64       // signatures per second that one client can cause; 0: no limit
+	ClientBurst       int           // signatures that one client can cause at once
 }
 
 // Hooks are told what happened, for metrics. Nil fields are skipped.
@@ -98,6 +112,7 @@ type Authority struct {
 	evidence  chan struct{} // bounds the evidence being made at once: signing certificates goes first
 	issuers   sync.Map      // issuerKey -> *signer.Issuer; a CA's certificate and key never change
 	drills    drillSlots
+	listeners []changed
 	pauses    sync.Map // CA id -> time.Time: until then nothing is reserved, as its key has just failed to sign
 }
 
