@@ -83,7 +83,7 @@ func (a *Authority) Adopt(ctx context.Context, caller policy.Caller, r AdoptRequ
 	if a.cfg.Hooks.Issued != nil && plan.signs {
 		a.cfg.Hooks.Issued(policy.CA)
 	}
-	a.publisher.await(ctx, c.ID)
+	a.publish(ctx, ListScope{CAID: c.ID})
 	return c, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strconv"
 	"sync"
 	"time"
 
@@ -107,7 +108,6 @@ type CSRRequest struct {
 // Authority is the certificate authority service. It is safe for concurrent use.
 type Authority struct {
 	cfg       Config
-	publisher publisher
 	keygen    chan struct{} // bounds the leaf keys being made at once
 	evidence  chan struct{} // bounds the evidence being made at once: signing certificates goes first
 	issuers   sync.Map      // issuerKey -> *signer.Issuer; a CA's certificate and key never change
@@ -120,7 +120,6 @@ type Authority struct {
 func New(cfg Config) *Authority {
 	a := &Authority{cfg: cfg, keygen: make(chan struct{}, runtime.GOMAXPROCS(0)), evidence: make(chan struct{}, 2)}
 	a.drills.busy = map[string]drillSlot{}
-	a.publisher = publisher{publish: a.publishCRL, next: map[int64]chan struct{}{}, running: map[int64]bool{}}
 	return a
 }
 
@@ -200,14 +199,30 @@ func (c CA) issuerRules() *policy.Issuer {
 	}
 }
 
-// urls are where relying parties find the CRL and the certificate of the CA.
-func (a *Authority) urls(c CA) (crl, certificate string) {
-	base := a.cfg.PublicURL
+// urls are where relying parties find what a CA publishes.
+type urls struct{ base, slug string }
+
+func (a *Authority) urls(c CA) urls {
+	u := urls{base: a.cfg.PublicURL, slug: Slug(c.Name, c.ID)}
 	if c.CRLBaseURL != nil {
-		base = *c.CRLBaseURL
+		u.base = *c.CRLBaseURL
 	}
-	slug := Slug(c.Name, c.ID)
-	return base + "/crl/" + slug, base + "/ca/" + slug + ".crt"
+	return u
+}
+
+func (u urls) certificate() string { return u.base + "/ca/" + u.slug + ".crt" }
+func (u urls) ocsp() string        { return u.base + "/ocsp/" + u.slug }
+
+// list is the distribution point of a shard, or the place of its delta.
+func (u urls) list(shard int, delta bool) string {
+	path := u.base + "/crl/" + u.slug
+	if shard > 0 {
+		path += "/" + strconv.Itoa(shard)
+	}
+	if delta {
+		path += "/delta"
+	}
+	return path
 }
 
 func (a *Authority) event(ctx context.Context, caller policy.Caller, action audit.Action, organization *int64, resource string, id *int64, detail string) audit.Event {

@@ -79,6 +79,8 @@ type Certificate struct {
 	CreatedBy      *int64
 
 	Serial     string // lower-case hex, unique per issuer
+	Names      string // common name and subject alternative names in lower case, a line each
+	CRLShard   int    // the partition that its distribution point names; 0: none
 	TBS        []byte // DER TBSCertificate, while Pending
 	DER        []byte // empty while Pending or Abandoned
 	SealedKey  []byte // private key sealed by the token (PKCS#8 inside); empty when none is kept
@@ -110,24 +112,8 @@ type Revocation struct {
 	At     time.Time
 	Reason int    // CRLReason (RFC 5280, section 5.3.1)
 	Text   string // the caller's words
-}
 
-// RevokedSerial is one entry-to-be of a CRL.
-type RevokedSerial struct {
-	Serial string
-	At     time.Time
-	Reason int
-}
-
-// CRL is a published revocation list.
-type CRL struct {
-	CAID       int64
-	Number     int64
-	ThisUpdate time.Time
-	NextUpdate time.Time
-	Sequence   int64  // every revocation of the CA up to this one is in the list
-	DER        []byte // empty while only its number is reserved
-	Entries    int
+	InvalidityDate time.Time // since when the key is known or suspected to be compromised; zero: not known
 }
 
 // Scope is which records a caller may see in lists. The zero value sees none.
@@ -146,6 +132,11 @@ type Page struct {
 
 // CertificateFilter selects certificates.
 type CertificateFilter struct {
-	Scope    Scope
-	IssuerID *int64
+	Scope         Scope
+	IssuerID      *int64
+	Status        string     // "valid", "revoked" or "expired", at the time Now; "": any
+	Now           time.Time  // needed with Status
+	ExpiresBefore *time.Time // notAfter is earlier
+	Serial        string     // exactly; lower-case hex
+	Query         string     // part of a name, or a serial number; lower case
 }

@@ -90,7 +90,7 @@ func (a *Authority) CreateCA(ctx context.Context, caller policy.Caller, r Create
 	}
 
 	// 8. Its first, empty CRL. If that fails the background work tries again.
-	a.publisher.await(ctx, c.ID)
+	a.publish(ctx, ListScope{CAID: c.ID})
 	return c, nil
 }
 
@@ -173,7 +173,7 @@ func (a *Authority) prepareCA(ctx context.Context, parent *CA, c CA, subject []b
 	if parent == nil {
 		return signer.PrepareRoot(t, key)
 	}
-	return a.prepare(ctx, *parent, t)
+	return a.prepare(ctx, *parent, 0, t)
 }
 
 // rehearse lints the certificate with a throwaway key in the subject's place, so that nothing the caller can say
@@ -287,9 +287,10 @@ func refuseIssuersName(subject []byte, issuer CA) error {
 	return nil
 }
 
-// prepare builds and lints a certificate of an existing issuer.
-func (a *Authority) prepare(ctx context.Context, issuer CA, t signer.Template) (*signer.Draft, error) {
-	t.CRLURL, t.IssuerURL = a.urls(issuer)
+// prepare builds and lints a certificate of an existing issuer, to be revoked in this shard of its lists.
+func (a *Authority) prepare(ctx context.Context, issuer CA, shard int, t signer.Template) (*signer.Draft, error) {
+	u := a.urls(issuer)
+	t.CRLURL, t.IssuerURL, t.OCSPURL = u.list(shard, false), u.certificate(), u.ocsp()
 	s, err := a.issuer(ctx, issuer)
 	if err != nil {
 		return nil, err

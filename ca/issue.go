@@ -11,6 +11,9 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	mathrand "math/rand/v2"
+	"slices"
+	"strings"
 
 	"signet/audit"
 	"signet/fault"
@@ -168,7 +171,11 @@ func (a *Authority) issue(ctx context.Context, caller policy.Caller, l leaf) (Ce
 	}
 
 	// 4. Build and lint, no CA key.
-	draft, err := a.prepare(ctx, l.issuer, l.template())
+	shard, err := a.chooseShard(ctx, l)
+	if err != nil {
+		return Certificate{}, err
+	}
+	draft, err := a.prepare(ctx, l.issuer, shard, l.template())
 	if err != nil {
 		return Certificate{}, a.refuse(err)
 	}
@@ -176,7 +183,7 @@ func (a *Authority) issue(ctx context.Context, caller policy.Caller, l leaf) (Ce
 		IssuerID: l.issuer.ID, CommonName: l.commonName, SubjectDN: l.subjectDN, Type: l.typ,
 		KeyType: l.key.Type, KeySize: l.key.Size, ValidDays: l.validity.Days(),
 		OrganizationID: l.issuer.OrganizationID, CreatedBy: &caller.UserID,
-		Serial: draft.Serial(), TBS: draft.TBS(), NotBefore: l.validity.NotBefore, NotAfter: l.validity.NotAfter,
+		Serial: draft.Serial(), Names: l.searchNames(), CRLShard: shard, TBS: draft.TBS(), NotBefore: l.validity.NotBefore, NotAfter: l.validity.NotAfter,
 		State: Pending, CreatedAt: a.cfg.Now(), UpdatedAt: a.cfg.Now(),
 	}
 	var sealed []byte
@@ -213,6 +220,32 @@ func (a *Authority) issue(ctx context.Context, caller policy.Caller, l leaf) (Ce
 		a.cfg.Hooks.Issued(c.Type)
 	}
 	return c, nil
+}
+
+// chooseShard spreads leaves evenly over the shards of their issuer.
+func (a *Authority) chooseShard(ctx context.Context, l leaf) (int, error) {
+	p, err := a.policyOf(ctx, l.issuer.ID)
+	if err != nil {
+		return 0, fmt.Errorf("find revocation policy of CA %d: %w", l.issuer.ID, err)
+	}
+	if p.Shards == 0 || l.typ == policy.CA {
+		return 0, nil
+	}
+	return 1 + mathrand.IntN(p.Shards), nil
+}
+
+// searchNames are the names under which people look for the certificate.
+func (l leaf) searchNames() string {
+	names := append([]string{l.commonName}, l.names.DNS...)
+	for _, ip := range l.names.IPs {
+		names = append(names, ip.String())
+	}
+	names = append(names, l.names.Emails...)
+	for i, name := range names {
+		names[i] = strings.ToLower(name)
+	}
+	slices.Sort(names)
+	return strings.Join(slices.Compact(names), "\n")
 }
 
 // checkRecords refuses what other records forbid: a CA's own key is never certified as somebody's leaf, nothing is issued

@@ -95,3 +95,14 @@ type ListStore interface {
 	// Lists returns the lists of a CA without DER, newest number first, and counts them all.
 	Lists(ctx context.Context, caID int64, p Page) ([]List, int64, error)
 }
+
+// PublishedList is a list as relying parties get it, the same octets on every replica. They are shared: do not change them.
+type PublishedList struct {
+	List
+	ETag       string    // strong, quoted
+	FreshUntil time.Time // another list may be had from then on: its successor's thisUpdate, or its nextUpdate
+	gzip       func() []byte
+}
+
+// Gzip returns the DER compressed, or nil when that would not make it smaller.
+func (l *PublishedList) Gzip() []byte { return l.gzip() }

@@ -40,3 +40,8 @@ type PolicyStore interface {
 	// SetRevocationPolicy replaces the policy of a CA and opens a list for each of its shards. Shards once opened stay.
 	SetRevocationPolicy(ctx context.Context, caID int64, p RevocationPolicy, e audit.Event) error
 }
+
+// policyOf returns the revocation policy of a CA.
+func (a *Authority) policyOf(ctx context.Context, caID int64) (RevocationPolicy, error) {
+	return a.cfg.Store.RevocationPolicy(ctx, caID)
+}

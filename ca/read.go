@@ -166,17 +166,3 @@ func (a *Authority) PublicCA(ctx context.Context, slug string) (CA, error) {
 	}
 	return c, nil
 }
-
-// PublicCRL returns the published CRL of the CA with this slug. It never touches the token: before the first list is
-// signed, there is none, and the error is Unavailable.
-func (a *Authority) PublicCRL(ctx context.Context, slug string) (CRL, error) {
-	c, err := a.PublicCA(ctx, slug)
-	if err != nil {
-		return CRL{}, err
-	}
-	crl, err := a.cfg.Store.LatestCRL(ctx, c.ID)
-	if fault.Is(err, fault.NotFound) {
-		return CRL{}, &fault.Error{Code: fault.Unavailable, Message: "the CRL is not published yet", RetryAfter: publishWait, Err: err}
-	}
-	return crl, err
-}

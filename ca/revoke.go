@@ -26,7 +26,7 @@ func (a *Authority) Revoke(ctx context.Context, caller policy.Caller, id int64, 
 	}
 	e := a.event(ctx, caller, audit.CertRevoke, c.OrganizationID, audit.ResourceCertificate, &c.ID,
 		fmt.Sprintf("serial %s, issuer CA %d, reason code %d, %q", c.Serial, c.IssuerID, r.Reason, r.Text))
-	if c, err = a.cfg.Store.Revoke(ctx, id, r, e); err != nil {
+	if c, err = a.cfg.Store.Revoke(ctx, id, r, nil, e); err != nil {
 		return Certificate{}, fmt.Errorf("revoke certificate: %w", err)
 	}
 	a.revoked(ctx, c.IssuerID, r)
@@ -52,7 +52,7 @@ func (a *Authority) RevokeCA(ctx context.Context, caller policy.Caller, id int64
 	}
 	e := a.event(ctx, caller, audit.CARevoke, c.OrganizationID, audit.ResourceCA, &c.ID,
 		fmt.Sprintf("serial %s, issuer CA %d, reason code %d, %q", c.Serial, *c.ParentID, r.Reason, r.Text))
-	if c, err = a.cfg.Store.RevokeCA(ctx, id, r, e); err != nil {
+	if c, err = a.cfg.Store.RevokeCA(ctx, id, r, nil, e); err != nil {
 		return CA{}, fmt.Errorf("revoke CA: %w", err)
 	}
 	a.revoked(ctx, *c.ParentID, r)
@@ -70,5 +70,5 @@ func (a *Authority) revoked(ctx context.Context, issuerID int64, r Revocation) {
 	if a.cfg.Hooks.Revoked != nil {
 		a.cfg.Hooks.Revoked(r.Reason)
 	}
-	a.publisher.await(ctx, issuerID)
+	a.publish(ctx, ListScope{CAID: issuerID})
 }

@@ -14,6 +14,10 @@ import (
 // Only records that are Valid or Revoked exist for the reading methods, unless they say otherwise; the records of a
 // deleted CA, and the CA, do not.
 type Store interface {
+	ListStore
+	PolicyStore
+	LeaseStore
+
 	// CreateCA records the intent to create a CA: state Pending, no key yet. It assigns the ID, which is never
 	// used again.
 	CreateCA(ctx context.Context, c CA, e audit.Event) (CA, error)
@@ -43,9 +47,8 @@ type Store interface {
 	Children(ctx context.Context, id int64) ([]CA, error)
 	// IsCAKey reports whether a public key (DER SubjectPublicKeyInfo) is that of any CA, deleted ones included.
 	IsCAKey(ctx context.Context, publicKey []byte) (bool, error)
-	// RevokeCA revokes a CA that has a parent and advances the parent's revocation sequence. Conflict when it is
-	// already revoked.
-	RevokeCA(ctx context.Context, id int64, r Revocation, e audit.Event) (CA, error)
+	// RevokeCA is Revoke for a CA that has a parent.
+	RevokeCA(ctx context.Context, id int64, r Revocation, replaces []int, e audit.Event) (CA, error)
 	// DeleteCA hides a CA and its certificates. Conflict while a CA that is not deleted names it as parent.
 	DeleteCA(ctx context.Context, id int64, at time.Time, e audit.Event) error
 
@@ -73,28 +76,17 @@ type Store interface {
 	Certificate(ctx context.Context, id int64) (Certificate, error)
 	// Certificates lists certificates, without their sealed keys, and counts them all.
 	Certificates(ctx context.Context, f CertificateFilter, p Page) ([]Certificate, int64, error)
-	// Revoke revokes a Valid certificate and advances the issuer's revocation sequence. Conflict when it is
-	// already revoked; of parallel calls exactly one succeeds.
-	Revoke(ctx context.Context, id int64, r Revocation, e audit.Event) (Certificate, error)
+	// Revoke revokes a Valid certificate; the reason of a Revoked one is replaced when its reason is one of replaces, and its
+	// time of revocation stays. It enters the ledger of the issuer, whose sequence advances. Conflict when it is already
+	// revoked; of parallel calls exactly one succeeds.
+	Revoke(ctx context.Context, id int64, r Revocation, replaces []int, e audit.Event) (Certificate, error)
+	// Release makes a certificate Valid that is Revoked for the reason certificateHold (6), at the given time. Conflict when
+	// it is not on hold.
+	Release(ctx context.Context, id int64, at time.Time, e audit.Event) (Certificate, error)
 
 	// Abandon closes every reservation made before the given time: state Abandoned, revoked at now, the issuer's
 	// revocation sequence advanced, one event per record (CAAbandon or CertAbandon). It returns how many.
 	Abandon(ctx context.Context, before, now time.Time) (int, error)
-
-	// StaleCRLs lists the CAs, deleted ones included, whose latest CRL is missing, lacks a revocation, or ends
-	// before the given time, as long as the CA has its key and has not expired and, when deleted, has
-	// certificates that have not expired.
-	StaleCRLs(ctx context.Context, endsBefore, now time.Time) ([]int64, error)
-	// BeginCRL takes the next CRL number of a CA and returns it with the current revocation sequence. The number
-	// is never given out again.
-	BeginCRL(ctx context.Context, caID int64) (CRL, error)
-	// RevokedSerials lists what the CA has revoked or abandoned and that was not yet expired at the given time,
-	// certificates and child CAs, by time of revocation.
-	RevokedSerials(ctx context.Context, caID int64, notExpiredAt time.Time) ([]RevokedSerial, error)
-	// CompleteCRL stores a signed list.
-	CompleteCRL(ctx context.Context, c CRL, e audit.Event) error
-	// LatestCRL returns the published list with the highest number, of a deleted CA too.
-	LatestCRL(ctx context.Context, caID int64) (CRL, error)
 
 	// Record appends an event that records no change, such as a refusal.
 	Record(ctx context.Context, e audit.Event) error

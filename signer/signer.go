@@ -55,4 +55,5 @@ type Template struct {
 	Emails     []string  // rfc822Name: ASCII
 	CRLURL     string    // CRL distribution point, absolute http or https; "" leaves it out
 	IssuerURL  string    // authority information access, caIssuers, likewise; "" leaves it out
+	OCSPURL    string    // authority information access, ocsp, likewise; "" leaves it out
 }

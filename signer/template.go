@@ -51,6 +51,9 @@ func (t Template) certificate() (*x509.Certificate, error) {
 	if t.IssuerURL != "" {
 		c.IssuingCertificateURL = []string{t.IssuerURL}
 	}
+	if t.OCSPURL != "" {
+		c.OCSPServer = []string{t.OCSPURL}
+	}
 	return c, nil
 }
 
@@ -77,7 +80,7 @@ func (t Template) check() error {
 			return fmt.Errorf("IP address of %d octets", len(ip))
 		}
 	}
-	for _, u := range []string{t.CRLURL, t.IssuerURL} {
+	for _, u := range []string{t.CRLURL, t.IssuerURL, t.OCSPURL} {
 		if err := checkURL(u); u != "" && err != nil {
 			return err
 		}
