@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -90,7 +91,8 @@ func (p *program) build(ctx context.Context, log *slog.Logger, addr net.Addr) (_
 	}
 	s.authority = ca.New(ca.Config{
 		Store: p.store(s.db), Keys: s.keys, PublicURL: base,
-		CRLValidity: c.CRLValidity, CRLRefresh: c.CRLRefresh, DrillInterval: c.KeyDrillInterval, Version: programVersion(),
+		CRLValidity: c.CRLValidity, CRLRefresh: c.CRLRefresh, CRLOverlap: c.CRLOverlap, CRLCoalesce: c.CRLCoalesce,
+		LeaseTTL: c.LeaseTTL, OCSP: c.ocsp(), DrillInterval: c.KeyDrillInterval, Version: programVersion(),
 		Now: p.now, Hooks: s.metrics.hooks(s.failed),
 	})
 	if s.people, err = identity.New(identity.Config{
@@ -113,6 +115,21 @@ func (p *program) build(ctx context.Context, log *slog.Logger, addr net.Addr) (_
 		LoginRate: api.Rate(c.LoginRate),
 	})
 	return s, nil
+}
+
+// ocsp is how OCSP answers are made.
+func (c *Config) ocsp() ca.OCSPConfig {
+	o := ca.OCSPConfig{
+		Validity: c.OCSPValidity, ResponderValidity: c.OCSPResponderValidity, CacheEntries: c.OCSPCache, Signers: c.OCSPSigners,
+		ClientBurst: c.OCSPRate.Attempts,
+	}
+	if o.Signers == 0 {
+		o.Signers = max(1, runtime.GOMAXPROCS(0)/2)
+	}
+	if c.OCSPRate.Per > 0 {
+		o.ClientRate = float64(c.OCSPRate.Attempts) / c.OCSPRate.Per.Seconds()
+	}
+	return o
 }
 
 func (p *program) store(db *store.DB) ca.Store {

@@ -44,11 +44,20 @@ type Config struct {
 
 	KeyDrillInterval time.Duration `name:"key-drill-interval" env:"SIGNET_KEY_DRILL_INTERVAL" default:"24h" group:"Token" help:"How often the key of each CA is attacked; 0 leaves it to the start of the server and to requests. A drill makes refusals in the log of an HSM."`
 
-	CRLValidity time.Duration `name:"crl-validity" env:"SIGNET_CRL_VALIDITY" default:"168h" group:"Revocation lists" help:"From a list's thisUpdate to its nextUpdate."`
-	CRLRefresh  time.Duration `name:"crl-refresh" env:"SIGNET_CRL_REFRESH" default:"24h" group:"Revocation lists" help:"A list that did not change is replaced so long before its nextUpdate."`
+	CRLValidity time.Duration `name:"crl-validity" env:"SIGNET_CRL_VALIDITY" default:"168h" group:"Revocation" help:"From a list's thisUpdate to its nextUpdate. This and the next two hold for CAs whose revocation policy does not say otherwise."`
+	CRLRefresh  time.Duration `name:"crl-refresh" env:"SIGNET_CRL_REFRESH" default:"24h" group:"Revocation" help:"A list that did not change is replaced so long after its thisUpdate."`
+	CRLOverlap  time.Duration `name:"crl-overlap" env:"SIGNET_CRL_OVERLAP" default:"24h" group:"Revocation" help:"A list is replaced at least so long before its nextUpdate, whatever --crl-refresh says."`
+	CRLCoalesce time.Duration `name:"crl-coalesce" env:"SIGNET_CRL_COALESCE" default:"1s" group:"Revocation" help:"Time between two publications of a list that changes all the time. The first change is published at once."`
+	LeaseTTL    time.Duration `name:"lease-ttl" env:"SIGNET_LEASE_TTL" default:"10s" group:"Revocation" help:"One replica publishes for all; when it dies, another one takes over after this time."`
+
+	OCSPValidity          time.Duration `name:"ocsp-validity" env:"SIGNET_OCSP_VALIDITY" default:"24h" group:"Revocation" help:"From thisUpdate to nextUpdate of an OCSP answer, for CAs whose revocation policy does not say otherwise. After half of it a new one is signed when somebody asks."`
+	OCSPResponderValidity time.Duration `name:"ocsp-responder-validity" env:"SIGNET_OCSP_RESPONDER_VALIDITY" default:"336h" group:"Revocation" help:"Validity of the certificate of an OCSP responder. It is renewed after half of it."`
+	OCSPCache             int           `name:"ocsp-cache" env:"SIGNET_OCSP_CACHE" default:"65536" placeholder:"N" group:"Revocation" help:"OCSP answers that are held in memory, about 1 KiB each. Others are read from the database."`
+	OCSPSigners           int           `name:"ocsp-signers" env:"SIGNET_OCSP_SIGNERS" default:"0" placeholder:"N" group:"Revocation" help:"OCSP answers that are signed at once, so that a flood leaves the token to issuance; 0 means half as many as processors."`
+	OCSPRate              rate      `name:"ocsp-rate" env:"SIGNET_OCSP_RATE" default:"20/second" placeholder:"N/PERIOD" group:"Revocation" help:"OCSP answers with a nonce, for several certificates or for unknown serial numbers that are signed for one client address: N/second, N/minute, N/hour, or off. Other answers are signed once and given to everybody."`
 
 	SecretKeyFile                    string        `name:"secret-key-file" env:"SIGNET_SECRET_KEY_FILE" placeholder:"FILE" group:"Accounts" help:"File with the HS256 secret of access tokens, at least 32 characters; SIGNET_SECRET_KEY is accepted instead. Replicas share it. Default: made and kept in the data folder."`
-	LoginRate                        loginRate     `name:"login-rate" env:"SIGNET_LOGIN_RATE" default:"5/minute" placeholder:"N/PERIOD" group:"Accounts" help:"Login attempts allowed to one client address: N/second, N/minute, N/hour, or off."`
+	LoginRate                        rate     `name:"login-rate" env:"SIGNET_LOGIN_RATE" default:"5/minute" placeholder:"N/PERIOD" group:"Accounts" help:"Login attempts allowed to one client address: N/second, N/minute, N/hour, or off."`
 	AllowUnauthenticatedRegistration bool          `name:"allow-unauthenticated-registration" env:"SIGNET_ALLOW_UNAUTHENTICATED_REGISTRATION" default:"false" group:"Accounts" help:"Let anybody create an account of role user."`
 	AccessTokenTTL                   time.Duration `name:"access-token-ttl" env:"SIGNET_ACCESS_TOKEN_TTL" default:"15m" group:"Accounts" help:"Life of an access token."`
 	RefreshTokenTTL                  time.Duration `name:"refresh-token-ttl" env:"SIGNET_REFRESH_TOKEN_TTL" default:"24h" group:"Accounts" help:"Life of a refresh token."`
@@ -82,8 +91,10 @@ func (c *Config) check() error {
 		return usagef("--pkcs11-token %q has more than 32 bytes", c.PKCS11Token)
 	case c.PKCS11MaxSessions < 0:
 		return usagef("--pkcs11-max-sessions must not be negative")
-	case c.CRLRefresh >= c.CRLValidity:
-		return usagef("--crl-refresh (%s) must be shorter than --crl-validity (%s)", c.CRLRefresh, c.CRLValidity)
+	case c.CRLRefresh+c.CRLOverlap > c.CRLValidity:
+		return usagef("--crl-refresh (%s) and --crl-overlap (%s) together must not be longer than --crl-validity (%s)", c.CRLRefresh, c.CRLOverlap, c.CRLValidity)
+	case c.OCSPCache < 0 || c.OCSPSigners < 0:
+		return usagef("--ocsp-cache and --ocsp-signers must not be negative")
 	case c.KeyDrillInterval < 0:
 		return usagef("--key-drill-interval must not be negative")
 	case c.PasswordCost < 4 || c.PasswordCost > 31:
@@ -91,7 +102,8 @@ func (c *Config) check() error {
 	}
 	for name, d := range map[string]time.Duration{
 		"shutdown-timeout": c.ShutdownTimeout, "pkcs11-timeout": c.PKCS11Timeout, "pkcs11-patience": c.PKCS11Patience,
-		"crl-validity": c.CRLValidity, "crl-refresh": c.CRLRefresh,
+		"crl-validity": c.CRLValidity, "crl-refresh": c.CRLRefresh, "crl-overlap": c.CRLOverlap, "crl-coalesce": c.CRLCoalesce,
+		"lease-ttl": c.LeaseTTL, "ocsp-validity": c.OCSPValidity, "ocsp-responder-validity": c.OCSPResponderValidity,
 		"access-token-ttl": c.AccessTokenTTL, "refresh-token-ttl": c.RefreshTokenTTL,
 	} {
 		if d <= 0 {
@@ -144,26 +156,26 @@ func (c *Config) localURL(addr net.Addr) (base string, wildcard bool) {
 	return scheme + "://" + host, wildcard
 }
 
-// loginRate is how many login attempts one client address has in a period. The zero value is no limit.
-type loginRate struct {
+// rate is how many login attempts one client address has in a period. The zero value is no limit.
+type rate struct {
 	Attempts int
 	Per      time.Duration
 }
 
-var loginPeriods = map[string]time.Duration{"second": time.Second, "minute": time.Minute, "hour": time.Hour}
+var periods = map[string]time.Duration{"second": time.Second, "minute": time.Minute, "hour": time.Hour}
 
 // UnmarshalText reads "N/second", "N/minute", "N/hour" or "off".
-func (r *loginRate) UnmarshalText(text []byte) error {
+func (r *rate) UnmarshalText(text []byte) error {
 	if string(text) == "off" {
-		*r = loginRate{}
+		*r = rate{}
 		return nil
 	}
 	count, period, _ := strings.Cut(string(text), "/")
 	n, err := strconv.Atoi(count)
-	per, known := loginPeriods[period]
+	per, known := periods[period]
 	if err != nil || n < 1 || !known {
 		return fmt.Errorf("%q is not N/second, N/minute, N/hour or off", text)
 	}
-	*r = loginRate{Attempts: n, Per: per}
+	*r = rate{Attempts: n, Per: per}
 	return nil
 }

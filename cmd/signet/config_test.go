@@ -54,7 +54,9 @@ func TestDefaultsAreThoseOfTheContract(t *testing.T) {
 	}
 	want := Config{
 		DataDir: "./var", Listen: "127.0.0.1:8000", ShutdownTimeout: 30 * time.Second, PKCS11Timeout: 10 * time.Second, PKCS11Patience: 3 * time.Second, KeyDrillInterval: 24 * time.Hour,
-		CRLValidity: 168 * time.Hour, CRLRefresh: 24 * time.Hour, LoginRate: loginRate{Attempts: 5, Per: time.Minute},
+		CRLValidity: 168 * time.Hour, CRLRefresh: 24 * time.Hour, CRLOverlap: 24 * time.Hour, CRLCoalesce: time.Second,
+		LeaseTTL: 10 * time.Second, OCSPValidity: 24 * time.Hour, OCSPResponderValidity: 336 * time.Hour, OCSPCache: 65536,
+		OCSPRate: rate{Attempts: 20, Per: time.Second}, LoginRate: rate{Attempts: 5, Per: time.Minute},
 		AccessTokenTTL: 15 * time.Minute, RefreshTokenTTL: 24 * time.Hour, PasswordCost: 12, LogLevel: "info", LogFormat: "text",
 	}
 	if !reflect.DeepEqual(c, want) {
@@ -73,7 +75,7 @@ func TestAFlagWinsOverTheEnvironmentAndThatOverTheFile(t *testing.T) {
 	if c.Listen != "127.0.0.1:3" || c.PKCS11Timeout != 2*time.Second {
 		t.Errorf("listen %s, timeout %s: want the flag's and the environment's", c.Listen, c.PKCS11Timeout)
 	}
-	if c.LoginRate != (loginRate{7, time.Hour}) || c.PasswordCost != 11 || !c.AllowUnauthenticatedRegistration {
+	if c.LoginRate != (rate{7, time.Hour}) || c.PasswordCost != 11 || !c.AllowUnauthenticatedRegistration {
 		t.Errorf("the file's values are missing: %+v", c)
 	}
 }
@@ -164,10 +166,10 @@ func TestAWrongSettingIsRefusedBeforeAnythingIsOpened(t *testing.T) {
 
 func TestLoginRates(t *testing.T) {
 	t.Parallel()
-	for text, want := range map[string]loginRate{
+	for text, want := range map[string]rate{
 		"off": {}, "1/second": {1, time.Second}, "5/minute": {5, time.Minute}, "100/hour": {100, time.Hour},
 	} {
-		var got loginRate
+		var got rate
 		if err := got.UnmarshalText([]byte(text)); err != nil || got != want {
 			t.Errorf("%s: got %+v, %v, want %+v", text, got, err, want)
 		}
