@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"runtime"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -89,12 +88,10 @@ func (p *program) build(ctx context.Context, log *slog.Logger, addr net.Addr) (_
 	if guessed {
 		log.Warn("certificates will name this server by a URL that only this machine understands: set --public-url", "url", base)
 	}
-	s.authority = ca.New(ca.Config{
-		Store: p.store(s.db), Keys: s.keys, PublicURL: base,
-		CRLValidity: c.CRLValidity, CRLRefresh: c.CRLRefresh, CRLOverlap: c.CRLOverlap, CRLCoalesce: c.CRLCoalesce,
-		LeaseTTL: c.LeaseTTL, OCSP: c.ocsp(), DrillInterval: c.KeyDrillInterval, Version: programVersion(),
-		Now: p.now, Hooks: s.metrics.hooks(s.failed),
-	})
+	settings := c.authority()
+	settings.Store, settings.Keys, settings.PublicURL = p.store(s.db), s.keys, base
+	settings.Now, settings.Hooks = p.now, s.metrics.hooks(s.failed)
+	s.authority = ca.New(settings)
 	if s.people, err = identity.New(identity.Config{
 		Store: s.db, Secret: secret, AccessTTL: c.AccessTokenTTL, RefreshTTL: c.RefreshTokenTTL,
 		AllowOpenRegistration: c.AllowUnauthenticatedRegistration, BcryptCost: c.PasswordCost, Now: p.now,
@@ -115,21 +112,6 @@ func (p *program) build(ctx context.Context, log *slog.Logger, addr net.Addr) (_
 		LoginRate: api.Rate(c.LoginRate),
 	})
 	return s, nil
-}
-
-// ocsp is how OCSP answers are made.
-func (c *Config) ocsp() ca.OCSPConfig {
-	o := ca.OCSPConfig{
-		Validity: c.OCSPValidity, ResponderValidity: c.OCSPResponderValidity, CacheEntries: c.OCSPCache, Signers: c.OCSPSigners,
-		ClientBurst: c.OCSPRate.Attempts,
-	}
-	if o.Signers == 0 {
-		o.Signers = max(1, runtime.GOMAXPROCS(0)/2)
-	}
-	if c.OCSPRate.Per > 0 {
-		o.ClientRate = float64(c.OCSPRate.Attempts) / c.OCSPRate.Per.Seconds()
-	}
-	return o
 }
 
 func (p *program) store(db *store.DB) ca.Store {

@@ -54,10 +54,10 @@ type Config struct {
 	OCSPResponderValidity time.Duration `name:"ocsp-responder-validity" env:"SIGNET_OCSP_RESPONDER_VALIDITY" default:"336h" group:"Revocation" help:"Validity of the certificate of an OCSP responder. It is renewed after half of it."`
 	OCSPCache             int           `name:"ocsp-cache" env:"SIGNET_OCSP_CACHE" default:"65536" placeholder:"N" group:"Revocation" help:"OCSP answers that are held in memory, about 1 KiB each. Others are read from the database."`
 	OCSPSigners           int           `name:"ocsp-signers" env:"SIGNET_OCSP_SIGNERS" default:"0" placeholder:"N" group:"Revocation" help:"OCSP answers that are signed at once, so that a flood leaves the token to issuance; 0 means half as many as processors."`
-	OCSPRate              rate      `name:"ocsp-rate" env:"SIGNET_OCSP_RATE" default:"20/second" placeholder:"N/PERIOD" group:"Revocation" help:"OCSP answers with a nonce, for several certificates or for unknown serial numbers that are signed for one client address: N/second, N/minute, N/hour, or off. Other answers are signed once and given to everybody."`
+	OCSPRate              rate          `name:"ocsp-rate" env:"SIGNET_OCSP_RATE" default:"20/second" placeholder:"N/PERIOD" group:"Revocation" help:"OCSP answers with a nonce, for several certificates or for unknown serial numbers that are signed for one client address: N/second, N/minute, N/hour, or off. Other answers are signed once and given to everybody."`
 
 	SecretKeyFile                    string        `name:"secret-key-file" env:"SIGNET_SECRET_KEY_FILE" placeholder:"FILE" group:"Accounts" help:"File with the HS256 secret of access tokens, at least 32 characters; SIGNET_SECRET_KEY is accepted instead. Replicas share it. Default: made and kept in the data folder."`
-	LoginRate                        rate     `name:"login-rate" env:"SIGNET_LOGIN_RATE" default:"5/minute" placeholder:"N/PERIOD" group:"Accounts" help:"Login attempts allowed to one client address: N/second, N/minute, N/hour, or off."`
+	LoginRate                        rate          `name:"login-rate" env:"SIGNET_LOGIN_RATE" default:"5/minute" placeholder:"N/PERIOD" group:"Accounts" help:"Login attempts allowed to one client address: N/second, N/minute, N/hour, or off."`
 	AllowUnauthenticatedRegistration bool          `name:"allow-unauthenticated-registration" env:"SIGNET_ALLOW_UNAUTHENTICATED_REGISTRATION" default:"false" group:"Accounts" help:"Let anybody create an account of role user."`
 	AccessTokenTTL                   time.Duration `name:"access-token-ttl" env:"SIGNET_ACCESS_TOKEN_TTL" default:"15m" group:"Accounts" help:"Life of an access token."`
 	RefreshTokenTTL                  time.Duration `name:"refresh-token-ttl" env:"SIGNET_REFRESH_TOKEN_TTL" default:"24h" group:"Accounts" help:"Life of a refresh token."`
@@ -156,7 +156,7 @@ func (c *Config) localURL(addr net.Addr) (base string, wildcard bool) {
 	return scheme + "://" + host, wildcard
 }
 
-// rate is how many login attempts one client address has in a period. The zero value is no limit.
+// rate is how often one client address may do something in a period. The zero value is no limit.
 type rate struct {
 	Attempts int
 	Per      time.Duration

@@ -127,7 +127,7 @@ func TestAWrongSettingIsRefusedBeforeAnythingIsOpened(t *testing.T) {
 		{name: "no deadline", args: []string{"--pkcs11-timeout=0s"}, want: "longer than zero"},
 		{name: "negative life", args: []string{"--access-token-ttl=-1m"}, want: "longer than zero"},
 		{name: "duration without unit", args: []string{"--crl-validity=7"}, want: "expected duration"},
-		{name: "lists replaced before they are made", args: []string{"--crl-validity=1h", "--crl-refresh=1h"}, want: "shorter than"},
+		{name: "lists replaced before they are made", args: []string{"--crl-validity=25h", "--crl-refresh=24h", "--crl-overlap=2h"}, want: "must not be longer than"},
 		{name: "login rate without period", args: []string{"--login-rate=5"}, want: "is not N/second"},
 		{name: "login rate of nothing", args: []string{"--login-rate=0/minute"}, want: "is not N/second"},
 		{name: "login rate per day", args: []string{"--login-rate=5/day"}, want: "is not N/second"},

@@ -65,11 +65,11 @@ func (c *Config) openDesk(in *invocation) (*desk, error) {
 		return nil, errors.Join(err, d.db.Close())
 	}
 	d.keys = &tokenKeys{tokens: d.tokens, sync: c.syncToken}
-	d.authority = ca.New(ca.Config{
-		Store: d.db, Keys: d.keys, PublicURL: strings.TrimRight(c.PublicURL, "/"), // no certificate made here names it
-		CRLValidity: c.CRLValidity, CRLRefresh: c.CRLRefresh, Version: programVersion(), Now: time.Now,
-		Hooks: ca.Hooks{Failed: func(task string, err error) { log.Error("background work failed", "task", task, "error", err) }},
-	})
+	settings := c.authority()
+	settings.Store, settings.Keys, settings.Now = d.db, d.keys, time.Now
+	settings.PublicURL = strings.TrimRight(c.PublicURL, "/") // no certificate made here names it
+	settings.Hooks.Failed = func(task string, err error) { log.Error("background work failed", "task", task, "error", err) }
+	d.authority = ca.New(settings)
 	return d, nil
 }
 

@@ -56,8 +56,10 @@ func (c *rotateKEKCommand) Run(in *invocation) (err error) {
 		return err
 	}
 	keys := &kekKeys{tokenKeys{tokens: tokens, sync: c.syncToken}, token}
+	settings := c.authority()
+	settings.Store, settings.Keys, settings.Now = db, &keys.tokenKeys, time.Now
 	r := &rotation{
-		authority: ca.New(ca.Config{Store: db, Keys: &keys.tokenKeys, Now: time.Now, CRLValidity: c.CRLValidity, CRLRefresh: c.CRLRefresh}),
+		authority: ca.New(settings),
 		keys:      keys, out: in.stdout, settle: c.Settle,
 	}
 	return r.run(in.ctx, !c.Resume, c.DestroyOld)

@@ -1,0 +1,25 @@
+package main
+
+import (
+	"runtime"
+
+	"signet/ca"
+)
+
+// authority is what the settings say of the certificate authority. Store, keys, clock and hooks are missing.
+func (c *Config) authority() ca.Config {
+	o := ca.OCSPConfig{
+		Validity: c.OCSPValidity, ResponderValidity: c.OCSPResponderValidity, CacheEntries: c.OCSPCache, Signers: c.OCSPSigners,
+		ClientBurst: c.OCSPRate.Attempts,
+	}
+	if o.Signers == 0 {
+		o.Signers = max(1, runtime.GOMAXPROCS(0)/2)
+	}
+	if c.OCSPRate.Per > 0 {
+		o.ClientRate = float64(c.OCSPRate.Attempts) / c.OCSPRate.Per.Seconds()
+	}
+	return ca.Config{
+		CRLValidity: c.CRLValidity, CRLRefresh: c.CRLRefresh, CRLOverlap: c.CRLOverlap, CRLCoalesce: c.CRLCoalesce,
+		LeaseTTL: c.LeaseTTL, OCSP: o, DrillInterval: c.KeyDrillInterval, Version: programVersion(),
+	}
+}
