@@ -7,10 +7,10 @@ BENCHTIME   ?= 1s
 export CGO_ENABLED = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test interop lint bench fuzz generate clean
+.PHONY: help run build test interop lint bench bench-revocation fuzz generate clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: ## install what is missing, build, and serve on 127.0.0.1:8000 (settings: SIGNET_... variables)
 	@scripts/setup run
@@ -36,6 +36,11 @@ lint: ## gofmt and go vet
 bench: ## every benchmark (BENCHTIME=1s)
 	@scripts/setup test
 	go test -run '^$$' -bench . -benchtime $(BENCHTIME) -benchmem ./...
+
+bench-revocation: ## a CA with 10k, 100k and 1M revoked certificates on PostgreSQL, and anonymous traffic (some minutes)
+	@scripts/setup test
+	go test -run '^$$' -bench '^BenchmarkRevocation' -benchtime 50x -timeout 1h ./cmd/signet
+	go test -run '^$$' -bench '^BenchmarkPublic' -benchtime 3s ./api
 
 fuzz: ## every fuzz target for a while (FUZZTIME=10s)
 	@set -e; for package in $$(go list ./...); do \
