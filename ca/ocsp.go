@@ -30,14 +30,6 @@ const (
 	lookups = 8
 )
 
-// The statuses of a response without an answer (OCSPResponseStatus; RFC 6960, section 4.2.1).
-const (
-	ocspMalformedRequest = 1
-	ocspInternalError    = 2
-	ocspTryLater         = 3
-	ocspUnauthorized     = 6
-)
-
 // OCSPRefusal is a request that the protocol has a status for instead of an answer (OCSPResponseStatus; RFC 6960, section
 // 4.2.1): malformedRequest (1), internalError (2), tryLater (3) or unauthorized (6).
 type OCSPRefusal struct {
@@ -57,7 +49,7 @@ func refusal(status int, format string, args ...any) *OCSPRefusal {
 }
 
 func tryLater(format string, args ...any) *OCSPRefusal {
-	r := refusal(ocspTryLater, format, args...)
+	r := refusal(signer.TryLater, format, args...)
 	r.RetryAfter = retryAnswer
 	return r
 }
@@ -71,6 +63,7 @@ type answerDesk struct {
 	adding  sync.Mutex
 	answers *answerCache
 	kept    keeper
+	ahead   aheadDesk
 	budget  *budget
 	signing chan struct{} // signatures at once that requests wait for
 	looking chan struct{} // serial numbers that are looked up at once
@@ -81,6 +74,8 @@ func newAnswerDesk(cfg Config) *answerDesk {
 		answers: newAnswerCache(cfg.OCSP.CacheEntries), budget: newBudget(cfg.OCSP, cfg.Now),
 		signing: make(chan struct{}, max(1, cfg.OCSP.Signers)), looking: make(chan struct{}, lookups),
 	}
+	d.kept.failing.task = "ocsp"
+	d.ahead = aheadDesk{all: map[int64]*ahead{}, slots: make(chan struct{}, aheadCAs)}
 	d.known.Store(&map[string]*subject{})
 	return d
 }
@@ -140,11 +135,11 @@ func (a *Authority) Status(ctx context.Context, slug string, r StatusRequest) (S
 	switch {
 	case errors.As(err, &refused):
 	case errors.Is(err, errNoResponder):
-		refused = &OCSPRefusal{Status: ocspUnauthorized, Err: err}
+		refused = &OCSPRefusal{Status: signer.Unauthorized, Err: err}
 	case errors.Is(err, signer.ErrKey), fault.Is(err, fault.Unavailable), errors.Is(err, context.DeadlineExceeded), ctx.Err() != nil:
-		refused = &OCSPRefusal{Status: ocspTryLater, RetryAfter: retryAnswer, Err: err}
+		refused = &OCSPRefusal{Status: signer.TryLater, RetryAfter: retryAnswer, Err: err}
 	default:
-		refused = &OCSPRefusal{Status: ocspInternalError, Err: err}
+		refused = &OCSPRefusal{Status: signer.InternalError, Err: err}
 	}
 	return StatusAnswer{}, refused
 }
@@ -159,13 +154,13 @@ func (a *Authority) status(ctx context.Context, s *subject, slug string, r Statu
 	}
 	switch {
 	case len(r.IDs) == 0 || len(r.IDs) > maxCertIDs:
-		return StatusAnswer{}, "", refusal(ocspMalformedRequest, "%d certIDs", len(r.IDs))
+		return StatusAnswer{}, "", refusal(signer.MalformedRequest, "%d certIDs", len(r.IDs))
 	case r.Nonce != nil && (len(r.Nonce) == 0 || len(r.Nonce) > maxNonce):
-		return StatusAnswer{}, "", refusal(ocspMalformedRequest, "nonce of %d octets", len(r.Nonce))
+		return StatusAnswer{}, "", refusal(signer.MalformedRequest, "nonce of %d octets", len(r.Nonce))
 	}
 	for i := range r.IDs {
 		if !s.owns(&r.IDs[i]) {
-			return StatusAnswer{}, "", refusal(ocspUnauthorized, "certID %d is not of CA %d", i+1, s.id)
+			return StatusAnswer{}, "", refusal(signer.Unauthorized, "certID %d is not of CA %d", i+1, s.id)
 		}
 	}
 	if len(r.IDs) == 1 && r.Nonce == nil {
@@ -217,6 +212,7 @@ func (a *Authority) followNames(ctx context.Context) {
 // statusChanged drops the answers about serial numbers that are not what they were.
 func (a *Authority) statusChanged(caID int64, serials []string) {
 	a.ocsp.answers.drop(caID, serials)
+	a.ocsp.ahead.nudge(caID)
 }
 
 func (a *Authority) answered(outcome string) {

@@ -42,7 +42,7 @@ func (g *signing) single(id []byte, status SerialStatus, p RevocationPolicy, at 
 	}
 	switch {
 	case status.Revoked != nil:
-		r.Status, r.RevokedAt, r.Reason = signer.Revoked, status.Revoked.At, status.Revoked.Reason
+		r.Status, r.RevokedAt, r.Reason = signer.RevokedStatus, status.Revoked.At, status.Revoked.Reason
 	case status.Issued:
 		r.Status = signer.Good
 	}

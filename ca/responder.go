@@ -57,7 +57,7 @@ func (a *Authority) responderEnd(c CA, p RevocationPolicy, latest Responder, now
 func (a *Authority) renewResponder(ctx context.Context, c CA, p RevocationPolicy, lost bool) (Responder, error) {
 	deadline := time.Now().Add(responderWait)
 	lease := fmt.Sprintf("responder-%d", c.ID)
-	for first := Responder{}; ; {
+	for first := (Responder{}); ; {
 		latest, err := a.cfg.Store.LatestResponder(ctx, c.ID)
 		if err != nil && !fault.Is(err, fault.NotFound) {
 			return Responder{}, fmt.Errorf("find OCSP responder of CA %d: %w", c.ID, err)
@@ -68,7 +68,10 @@ func (a *Authority) renewResponder(ctx context.Context, c CA, p RevocationPolicy
 		now := a.cfg.Now()
 		lost = lost && bytes.Equal(latest.KeyID, first.KeyID)
 		_, due := a.responderEnd(c, p, latest, now)
-		signs := c.KeyDestroyedAt == nil && now.Before(c.NotAfter)
+		signs, err := a.stillSigns(ctx, c, now)
+		if err != nil {
+			return Responder{}, err
+		}
 		switch {
 		case latest.usable(now) && !lost && (!due || !signs):
 			return latest, nil
@@ -94,6 +97,21 @@ func (a *Authority) renewResponder(ctx context.Context, c CA, p RevocationPolicy
 			return Responder{}, ctx.Err()
 		}
 	}
+}
+
+// stillSigns reports whether a CA can certify a responder and should: a deleted one does while its lists are kept up.
+func (a *Authority) stillSigns(ctx context.Context, c CA, now time.Time) (bool, error) {
+	if c.KeyDestroyedAt != nil || !now.Before(c.NotAfter) {
+		return false, nil
+	}
+	if c.DeletedAt == nil {
+		return true, nil
+	}
+	scopes, err := a.cfg.Store.ListScopes(ctx, now, c.ID)
+	if err != nil {
+		return false, fmt.Errorf("look whether CA %d is still needed: %w", c.ID, err)
+	}
+	return len(scopes) > 0, nil
 }
 
 // certifyOnce certifies a responder under the lease, unless that has happened meanwhile.

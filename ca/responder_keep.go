@@ -98,15 +98,13 @@ func (a *Authority) lookAfterResponder(ctx context.Context, caID int64, p Revoca
 		}
 		return nil
 	}
-	if _, due := a.responderEnd(c, p, latest, now); !due || now.After(c.NotAfter) {
+	if _, due := a.responderEnd(c, p, latest, now); !due {
 		return nil
 	}
-	if c.DeletedAt != nil {
-		if needed, err := a.listed(ctx, caID); err != nil || !needed {
-			return err
-		}
-	}
 	r, err := a.renewResponder(ctx, c, p, false)
+	if errors.Is(err, errNoResponder) { // nobody asks any more
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -114,20 +112,6 @@ func (a *Authority) lookAfterResponder(ctx context.Context, caID int64, p Revoca
 		s.signs.Store(nil)
 	}
 	return nil
-}
-
-// listed reports whether relying parties still ask about a CA that was deleted: whether its lists are kept up.
-func (a *Authority) listed(ctx context.Context, caID int64) (bool, error) {
-	scopes, err := a.cfg.Store.ListScopes(ctx, a.cfg.Now())
-	if err != nil {
-		return false, fmt.Errorf("look whether CA %d is still needed: %w", caID, err)
-	}
-	for _, s := range scopes {
-		if s.CAID == caID {
-			return true, nil
-		}
-	}
-	return false, nil
 }
 
 // endResponder destroys the key of a responder that has signed its last answer: that of its CA was destroyed in a ceremony, and
