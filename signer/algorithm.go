@@ -19,6 +19,10 @@ type algorithm struct {
 	id   x509.SignatureAlgorithm
 	hash crypto.Hash // 0: the message itself is signed (Ed25519, RFC 8410)
 
+	// identifier is the DER of the AlgorithmIdentifier: with NULL for RSA (RFC 4055, section 5), without parameters for
+	// the others (RFC 5758, section 3.2; RFC 8410, section 3).
+	identifier string
+
 	// throwaway returns the key that signs what is linted, made once per process. Its signature is never
 	// published, and the TBSCertificate names the algorithm only, so any key that serves the algorithm will do:
 	// the smallest does it fastest.
@@ -35,11 +39,11 @@ var (
 		return key, err
 	})
 
-	rsaSHA256   = &algorithm{x509.SHA256WithRSA, crypto.SHA256, throwawayRSA}
-	ecdsaSHA256 = &algorithm{x509.ECDSAWithSHA256, crypto.SHA256, throwawayEC}
-	ecdsaSHA384 = &algorithm{x509.ECDSAWithSHA384, crypto.SHA384, throwawayEC}
-	ecdsaSHA512 = &algorithm{x509.ECDSAWithSHA512, crypto.SHA512, throwawayEC}
-	pureEd25519 = &algorithm{x509.PureEd25519, 0, throwawayEd}
+	rsaSHA256   = &algorithm{x509.SHA256WithRSA, crypto.SHA256, "\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0b\x05\x00", throwawayRSA}
+	ecdsaSHA256 = &algorithm{x509.ECDSAWithSHA256, crypto.SHA256, "\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02", throwawayEC}
+	ecdsaSHA384 = &algorithm{x509.ECDSAWithSHA384, crypto.SHA384, "\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x03", throwawayEC}
+	ecdsaSHA512 = &algorithm{x509.ECDSAWithSHA512, crypto.SHA512, "\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x04", throwawayEC}
+	pureEd25519 = &algorithm{x509.PureEd25519, 0, "\x30\x05\x06\x03\x2b\x65\x70", throwawayEd}
 )
 
 // algorithmOf returns how the private half of pub signs. The hash matches the strength of the curve (RFC 5480,

@@ -1,104 +1,142 @@
 package signer
 
 import (
-	"crypto"
-	"crypto/rand"
-	"crypto/x509"
+	"bytes"
+	"encoding/asn1"
 	"errors"
 	"fmt"
-	"io"
+	"iter"
 	"math/big"
 	"time"
+
+	"golang.org/x/crypto/cryptobyte"
+	tag "golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// Revoked is one entry of a CRL (RFC 5280, section 5.3).
+// Revoked is one entry of a CRL (RFC 5280, section 5.3). Times are written in whole seconds; fractions are cut off.
 type Revoked struct {
-	Serial *big.Int
-	At     time.Time
-	Reason int // CRLReason; 0 (unspecified) leaves the extension out
+	Serial         string // lower-case hex, as [ParseSerial] reads it
+	At             time.Time
+	Reason         int       // CRLReason; 0 (unspecified) leaves the extension out; 8 (removeFromCRL) in delta CRLs only
+	InvalidityDate time.Time // when the key was or may have been lost; zero leaves the extension out
 }
 
-// CRL is what a revocation list shall say. Times are written in whole seconds; fractions are cut off.
+// CRL is what a revocation list shall say (RFC 5280, section 5). Times are written in whole seconds; fractions are cut off.
 type CRL struct {
 	Number     *big.Int
 	ThisUpdate time.Time
 	NextUpdate time.Time
-	Entries    []Revoked
+
+	// Entries are read once and encoded as they come; nil: none. An error ends the list, which is not signed then. No serial
+	// number may come twice: whoever keeps them has to see to that, because SignCRL does not remember them.
+	Entries iter.Seq2[Revoked, error]
+
+	// Base makes this a delta CRL: the number of the complete CRL that it starts from (delta CRL indicator, section 5.2.4).
+	Base *big.Int
+
+	DistributionPoint string // issuing distribution point (section 5.2.5), absolute http or https; "" leaves it out
+	FreshestURL       string // freshest CRL (section 5.2.6), likewise; never in a delta
+
+	// Size is how many octets the list is going to have, about: those of its predecessor will do. Then it is encoded in one
+	// piece of memory; 0: not known, and it takes twice its size for a moment.
+	Size int
 }
 
-// SignCRL signs a complete CRL with number and authority key identifier, verifies it and returns its DER. Failures
-// of the key wrap [ErrKey].
-func (i *Issuer) SignCRL(c CRL) ([]byte, error) {
-	list, err := c.list()
+// SignCRL signs a version 2 CRL with number and authority key identifier and returns its DER and how many entries it has.
+// Memory grows with the encoded list and nothing else. The signature is verified, and what the header says is read again,
+// before anyone sees the list. Failures of the key wrap [ErrKey]; those of Entries are wrapped as they are.
+func (i *Issuer) SignCRL(c CRL) (der []byte, entries int, err error) {
+	e, err := i.encodeCRL(c)
 	if err != nil {
-		return nil, fmt.Errorf("build CRL: %w", err)
+		return nil, 0, fmt.Errorf("build CRL: %w", err)
 	}
-	list.SignatureAlgorithm = i.algorithm.id
-	key := &witness{Signer: i.key}
-	der, err := x509.CreateRevocationList(rand.Reader, list, i.certificate, key)
-	switch {
-	case err != nil && key.asked:
-		return nil, fmt.Errorf("sign CRL %s: %w: %w", c.Number, ErrKey, err)
-	case err != nil:
-		return nil, fmt.Errorf("build CRL: %w", err)
-	}
-	parsed, err := x509.ParseRevocationList(der)
+	tbs := e.tbs()
+	signature, err := i.algorithm.sign(i.key, tbs)
 	if err != nil {
-		return nil, fmt.Errorf("parse CRL %s: %w", c.Number, err)
+		return nil, 0, fmt.Errorf("sign CRL %s: %w: %w", c.Number, ErrKey, err)
 	}
-	// CreateRevocationList verified against what the key says of itself; the certificate has the last word.
-	if err := parsed.CheckSignatureFrom(i.certificate); err != nil {
-		return nil, fmt.Errorf("verify signature of CRL %s: %w: %w", c.Number, ErrKey, err)
+	if err := i.algorithm.verify(i.certificate.PublicKey, tbs, signature); err != nil {
+		return nil, 0, fmt.Errorf("verify signature of CRL %s: %w: %w", c.Number, ErrKey, err)
 	}
-	return der, nil
+	der = e.seal(i.algorithm.identifier, signature)
+	if err := i.reread(der, c, tbs, e.extensions); err != nil {
+		return nil, 0, fmt.Errorf("read CRL %s again: %w", c.Number, err)
+	}
+	return der, e.entries, nil
 }
 
-// list checks the CRL and translates it for x509.CreateRevocationList.
-func (c CRL) list() (*x509.RevocationList, error) {
+// check refuses a list that relying parties would not understand, or would understand as something else.
+func (c CRL) check() error {
 	this, next := wholeSecond(c.ThisUpdate), wholeSecond(c.NextUpdate)
 	switch {
-	case c.Number == nil || c.Number.Sign() <= 0:
-		return nil, errors.New("CRL number is not positive")
+	case !validSerial(c.Number): // the bounds are the same (section 5.2.3)
+		return errors.New("CRL number is not positive or is longer than 20 octets")
 	case c.ThisUpdate.IsZero() || !next.After(this):
-		return nil, errors.New("nextUpdate is not after thisUpdate")
+		return errors.New("nextUpdate is not after thisUpdate")
+	case !validTime(this) || !validTime(next):
+		return errors.New("thisUpdate or nextUpdate is out of range")
+	case c.Base != nil && c.Base.Sign() <= 0:
+		return errors.New("base CRL number is not positive")
+	case c.Base != nil && c.Base.Cmp(c.Number) > 0:
+		return errors.New("base CRL number is greater than the number of the delta")
+	case c.Base != nil && c.FreshestURL != "":
+		return errors.New("a delta CRL names a freshest CRL")
 	}
-	entries := make([]x509.RevocationListEntry, len(c.Entries))
-	seen := make(map[string]bool, len(c.Entries))
-	for n, e := range c.Entries {
-		switch {
-		case !validSerial(e.Serial):
-			return nil, errors.New("serial number of an entry is not positive or is longer than 20 octets")
-		case seen[string(e.Serial.Bytes())]:
-			return nil, fmt.Errorf("serial number %x is listed twice", e.Serial)
-		case e.At.IsZero():
-			return nil, fmt.Errorf("revocation date of %x is missing", e.Serial)
-		case !validReason(e.Reason):
-			return nil, fmt.Errorf("reason %d of %x is not one of a complete CRL", e.Reason, e.Serial)
+	for _, u := range []string{c.DistributionPoint, c.FreshestURL} {
+		if err := checkURL(u); u != "" && err != nil {
+			return err
 		}
-		seen[string(e.Serial.Bytes())] = true
-		entries[n] = x509.RevocationListEntry{SerialNumber: e.Serial, RevocationTime: wholeSecond(e.At), ReasonCode: e.Reason}
 	}
-	return &x509.RevocationList{Number: c.Number, ThisUpdate: this, NextUpdate: next, RevokedCertificateEntries: entries}, nil
+	return nil
 }
 
-// validReason reports whether r is a CRLReason that a complete CRL may give: 7 is not assigned, and 8,
-// removeFromCRL, is for delta CRLs only (RFC 5280, section 5.3.1).
-func validReason(r int) bool { return r >= 0 && r <= 10 && r != 7 && r != 8 }
-
-// witness tells whether the key was asked, which separates failures of the key from defects of the list.
-type witness struct {
-	crypto.Signer
-	asked bool
+// reread holds the framing of a list and all of it but the entries against what was asked for.
+func (i *Issuer) reread(der []byte, c CRL, tbs, extensions []byte) error {
+	var outer, signed, body, algorithm, issuer, revoked cryptobyte.String
+	var signature asn1.BitString
+	var version int
+	in := cryptobyte.String(der)
+	if !in.ReadASN1(&outer, tag.SEQUENCE) || !in.Empty() || !outer.ReadASN1Element(&signed, tag.SEQUENCE) ||
+		!outer.ReadASN1Element(&algorithm, tag.SEQUENCE) || !outer.ReadASN1BitString(&signature) || !outer.Empty() {
+		return errors.New("it is not a CertificateList")
+	}
+	if !bytes.Equal(signed, tbs) || string(algorithm) != i.algorithm.identifier {
+		return errors.New("it does not contain what was signed")
+	}
+	if !signed.ReadASN1(&body, tag.SEQUENCE) || !body.ReadASN1Integer(&version) || !body.ReadASN1Element(&algorithm, tag.SEQUENCE) ||
+		!body.ReadASN1Element(&issuer, tag.SEQUENCE) {
+		return errors.New("it does not contain a TBSCertList")
+	}
+	this, thisOK := readTime(&body)
+	next, nextOK := readTime(&body)
+	entries := body.PeekASN1Tag(tag.SEQUENCE)
+	for _, field := range []struct {
+		name string
+		same bool
+	}{
+		{"version", version == 1},
+		{"signature", string(algorithm) == i.algorithm.identifier},
+		{"issuer", bytes.Equal(issuer, i.certificate.RawSubject)},
+		{"thisUpdate", thisOK && this.Equal(wholeSecond(c.ThisUpdate))},
+		{"nextUpdate", nextOK && next.Equal(wholeSecond(c.NextUpdate))},
+		{"revokedCertificates", !entries || body.ReadASN1(&revoked, tag.SEQUENCE) && len(revoked) > 0},
+		{"crlExtensions", bytes.Equal(body, extensions)},
+	} {
+		if !field.same {
+			return fmt.Errorf("%s is not what was asked for", field.name)
+		}
+	}
+	return nil
 }
 
-// Sign implements crypto.Signer.
-func (w *witness) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
-	w.asked = true
-	return w.Signer.Sign(rand, digest, opts)
+func readTime(s *cryptobyte.String) (time.Time, bool) {
+	var t time.Time
+	if s.PeekASN1Tag(tag.UTCTime) {
+		return t, s.ReadASN1UTCTime(&t)
+	}
+	return t, s.ReadASN1GeneralizedTime(&t)
 }
 
-// SignMessage implements crypto.MessageSigner.
-func (w *witness) SignMessage(rand io.Reader, message []byte, opts crypto.SignerOpts) ([]byte, error) {
-	w.asked = true
-	return crypto.SignMessage(w.Signer, rand, message, opts)
-}
+// validReason reports whether r is a CRLReason that an entry may give: 7 is not assigned, and 8, removeFromCRL, is for delta
+// CRLs only (RFC 5280, section 5.3.1).
+func validReason(r int, delta bool) bool { return r >= 0 && r <= 10 && r != 7 && (r != 8 || delta) }

@@ -41,8 +41,10 @@ func NewIssuer(certificate []byte, key crypto.Signer) (*Issuer, error) {
 
 // Ready reports whether the key is there to sign, without asking it for a signature: what is announced before it is
 // signed need not be announced in vain. It waits for a key that may be back in a moment. Errors wrap [ErrKey].
-func (i *Issuer) Ready() error {
-	key, ok := i.key.(interface{ Ready() error })
+func (i *Issuer) Ready() error { return ready(i.key) }
+
+func ready(k crypto.Signer) error {
+	key, ok := k.(interface{ Ready() error })
 	if !ok {
 		return nil
 	}
@@ -95,6 +97,11 @@ func build(t Template, issuer, issuerKeyID []byte, a *algorithm) (built, error) 
 	if err != nil {
 		return built{}, err
 	}
+	return assemble(c, issuer, issuerKeyID, a)
+}
+
+// assemble completes the certificate and signs it with a throwaway key.
+func assemble(c *x509.Certificate, issuer, issuerKeyID []byte, a *algorithm) (built, error) {
 	c.SignatureAlgorithm = a.id
 	c.AuthorityKeyId = issuerKeyID
 	if issuerKeyID == nil {
@@ -106,7 +113,7 @@ func build(t Template, issuer, issuerKeyID []byte, a *algorithm) (built, error) 
 	}
 	// A parent without public key is not compared with the throwaway key.
 	parent := &x509.Certificate{RawSubject: issuer, SubjectKeyId: issuerKeyID}
-	der, err := x509.CreateCertificate(rand.Reader, c, parent, t.PublicKey, throwaway)
+	der, err := x509.CreateCertificate(rand.Reader, c, parent, c.PublicKey, throwaway)
 	if err != nil {
 		return built{}, err
 	}
