@@ -49,7 +49,7 @@ func refusal(status int, format string, args ...any) *OCSPRefusal {
 }
 
 func tryLater(format string, args ...any) *OCSPRefusal {
-	r := refusal(signer.TryLater, format, args...)
+	r := refusal(signer.OCSPTryLater, format, args...)
 	r.RetryAfter = retryAnswer
 	return r
 }
@@ -135,11 +135,11 @@ func (a *Authority) Status(ctx context.Context, slug string, r StatusRequest) (S
 	switch {
 	case errors.As(err, &refused):
 	case errors.Is(err, errNoResponder):
-		refused = &OCSPRefusal{Status: signer.Unauthorized, Err: err}
+		refused = &OCSPRefusal{Status: signer.OCSPUnauthorized, Err: err}
 	case errors.Is(err, signer.ErrKey), fault.Is(err, fault.Unavailable), errors.Is(err, context.DeadlineExceeded), ctx.Err() != nil:
-		refused = &OCSPRefusal{Status: signer.TryLater, RetryAfter: retryAnswer, Err: err}
+		refused = &OCSPRefusal{Status: signer.OCSPTryLater, RetryAfter: retryAnswer, Err: err}
 	default:
-		refused = &OCSPRefusal{Status: signer.InternalError, Err: err}
+		refused = &OCSPRefusal{Status: signer.OCSPInternalError, Err: err}
 	}
 	return StatusAnswer{}, refused
 }
@@ -154,13 +154,13 @@ func (a *Authority) status(ctx context.Context, s *subject, slug string, r Statu
 	}
 	switch {
 	case len(r.IDs) == 0 || len(r.IDs) > maxCertIDs:
-		return StatusAnswer{}, "", refusal(signer.MalformedRequest, "%d certIDs", len(r.IDs))
+		return StatusAnswer{}, "", refusal(signer.OCSPMalformedRequest, "%d certIDs", len(r.IDs))
 	case r.Nonce != nil && (len(r.Nonce) == 0 || len(r.Nonce) > maxNonce):
-		return StatusAnswer{}, "", refusal(signer.MalformedRequest, "nonce of %d octets", len(r.Nonce))
+		return StatusAnswer{}, "", refusal(signer.OCSPMalformedRequest, "nonce of %d octets", len(r.Nonce))
 	}
 	for i := range r.IDs {
 		if !s.owns(&r.IDs[i]) {
-			return StatusAnswer{}, "", refusal(signer.Unauthorized, "certID %d is not of CA %d", i+1, s.id)
+			return StatusAnswer{}, "", refusal(signer.OCSPUnauthorized, "certID %d is not of CA %d", i+1, s.id)
 		}
 	}
 	if len(r.IDs) == 1 && r.Nonce == nil {

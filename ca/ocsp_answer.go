@@ -258,7 +258,7 @@ func (a *Authority) ownAnswer(ctx context.Context, s *subject, r StatusRequest) 
 func (s *subject) certID(hash crypto.Hash, serial string) ([]byte, error) {
 	number, ok := new(big.Int).SetString(serial, 16)
 	if !ok {
-		return nil, refusal(signer.MalformedRequest, "serial number %q", serial)
+		return nil, refusal(signer.OCSPMalformedRequest, "serial number %q", serial)
 	}
 	algorithm, hashes := oidSHA256, s.sha256
 	if hash == crypto.SHA1 {

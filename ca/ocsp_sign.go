@@ -32,7 +32,7 @@ func (g *signing) serves(now time.Time, byName bool) bool {
 
 // single is one answer as of the time at. It does not outlive the responder, without whose certificate nobody believes it.
 func (g *signing) single(id []byte, status SerialStatus, p RevocationPolicy, at time.Time) (signer.SingleResponse, error) {
-	r := signer.SingleResponse{CertID: id, Status: signer.Unknown, ThisUpdate: wholeSecond(at)}
+	r := signer.SingleResponse{CertID: id, Status: signer.StatusUnknown, ThisUpdate: wholeSecond(at)}
 	r.NextUpdate = r.ThisUpdate.Add(p.OCSPValidity)
 	if r.NextUpdate.After(g.notAfter) {
 		r.NextUpdate = g.notAfter
@@ -42,9 +42,9 @@ func (g *signing) single(id []byte, status SerialStatus, p RevocationPolicy, at 
 	}
 	switch {
 	case status.Revoked != nil:
-		r.Status, r.RevokedAt, r.Reason = signer.RevokedStatus, status.Revoked.At, status.Revoked.Reason
+		r.Status, r.RevokedAt, r.Reason = signer.StatusRevoked, status.Revoked.At, status.Revoked.Reason
 	case status.Issued:
-		r.Status = signer.Good
+		r.Status = signer.StatusGood
 	}
 	return r, nil
 }
