@@ -17,6 +17,7 @@ type Store interface {
 	ListStore
 	PolicyStore
 	LeaseStore
+	StatusStore
 
 	// CreateCA records the intent to create a CA: state Pending, no key yet. It assigns the ID, which is never
 	// used again.
