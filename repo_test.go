@@ -41,7 +41,8 @@ var mayImport = map[string][]string{
 
 	"keystore/worker": {"keystore"},
 
-	"api":        {"ca", "evidence", "identity", "policy", "fault", "audit", "api/wire"},
+	"api":        {"ca", "evidence", "identity", "policy", "fault", "audit", "api/wire", "api/ocsp"},
+	"api/ocsp":   {"ca"},
 	"cmd/signet": {"*"},
 
 	// Support for the tests of several packages.
