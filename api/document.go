@@ -79,7 +79,11 @@ func (d document) isHeldBy(request http.Header) bool {
 	if tags := request["If-None-Match"]; len(tags) > 0 {
 		return hasTag(strings.Join(tags, ","), d.etag)
 	}
-	since, err := http.ParseTime(request.Get("If-Modified-Since"))
+	given := request.Get("If-Modified-Since")
+	if given == "" {
+		return false
+	}
+	since, err := http.ParseTime(given)
 	return err == nil && !d.modified.Truncate(time.Second).After(since)
 }
 
