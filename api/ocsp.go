@@ -1,20 +1,17 @@
 package api
 
 import (
-	"context"
 	"errors"
 	"io"
 	"math"
 	"net/http"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/gorilla/mux"
 
 	"signet/api/ocsp"
 	"signet/ca"
-	"signet/fault"
 )
 
 // maxAnswerAge is how long an OCSP answer may be taken from a cache: no longer than a CRL, for the same reason.
@@ -27,7 +24,7 @@ func (s *server) ocspPOST(w http.ResponseWriter, r *request) error {
 		if r.Context().Err() != nil {
 			return err
 		}
-		return s.refuseOCSP(w, r, &ca.OCSPRefusal{Status: ocsp.MalformedRequest})
+		return s.refuseMalformed(w, r, err)
 	}
 	return s.answerOCSP(w, r, der)
 }
@@ -50,7 +47,7 @@ func (s *server) ocspGET(w http.ResponseWriter, r *request) error {
 	_, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.EscapedPath(), "/ocsp/"), "/")
 	der, err := ocsp.DecodeGET(rest)
 	if err != nil {
-		return s.refuseOCSP(w, r, &ca.OCSPRefusal{Status: ocsp.MalformedRequest})
+		return s.refuseMalformed(w, r, err)
 	}
 	return s.answerOCSP(w, r, der)
 }
@@ -58,7 +55,7 @@ func (s *server) ocspGET(w http.ResponseWriter, r *request) error {
 func (s *server) answerOCSP(w http.ResponseWriter, r *request, der []byte) error {
 	asked, err := ocsp.ParseRequest(der)
 	if err != nil {
-		return s.refuseOCSP(w, r, &ca.OCSPRefusal{Status: ocsp.MalformedRequest})
+		return s.refuseMalformed(w, r, err)
 	}
 	asked.Client = clientOf(clientAddress(r.Request)).String()
 	answer, err := s.ca.Status(r.Context(), mux.Vars(r.Request)["slug"], asked)
@@ -77,14 +74,8 @@ func (s *server) answerOCSP(w http.ResponseWriter, r *request, der []byte) error
 // Only a CA that there is not has no responder to speak for it.
 func (s *server) refuseOCSP(w http.ResponseWriter, r *request, err error) error {
 	var refusal *ca.OCSPRefusal
-	switch {
-	case errors.As(err, &refusal):
-	case fault.Is(err, fault.NotFound), r.Context().Err() != nil:
+	if !errors.As(err, &refusal) {
 		return err
-	case fault.Is(err, fault.Unavailable), errors.Is(err, context.DeadlineExceeded):
-		refusal = &ca.OCSPRefusal{Status: ocsp.TryLater, RetryAfter: time.Second}
-	default:
-		refusal = &ca.OCSPRefusal{Status: ocsp.InternalError}
 	}
 	exchange := exchangeOf(r.Context())
 	exchange.err, exchange.defect = err, refusal.Status == ocsp.InternalError
@@ -93,4 +84,8 @@ func (s *server) refuseOCSP(w http.ResponseWriter, r *request, err error) error 
 	}
 	s.offer(w, r.Request, document{contentType: ocsp.ResponseType}.octets(ocsp.Refusal(refusal.Status)))
 	return nil
+}
+
+func (s *server) refuseMalformed(w http.ResponseWriter, r *request, err error) error {
+	return s.refuseOCSP(w, r, &ca.OCSPRefusal{Status: ocsp.MalformedRequest, Err: err})
 }

@@ -166,7 +166,7 @@ func (s *server) revocationPolicyOf(p ca.RevocationPolicy) wire.RevocationPolicy
 			CRLOverlap: effective.CRLOverlap.String(), OCSPValidity: effective.OCSPValidity.String(),
 		},
 	}
-	if p.Outage != (ca.Outage{}) {
+	if !p.Outage.Until.IsZero() {
 		shown.Outage = &wire.Outage{From: p.Outage.From.UTC(), Until: p.Outage.Until.UTC()}
 	}
 	return shown

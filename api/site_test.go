@@ -84,7 +84,8 @@ func newSite(t testing.TB, change ...func(*api.Config)) *site {
 	s.drills = &k.Script
 	authority := ca.New(ca.Config{
 		Store: db, Keys: k, PublicURL: "http://pki.example", Now: time.Now,
-		CRLValidity: 7 * 24 * time.Hour, CRLRefresh: 24 * time.Hour,
+		CRLValidity: 7 * 24 * time.Hour, CRLRefresh: 24 * time.Hour, CRLOverlap: 24 * time.Hour, CRLCoalesce: time.Second, LeaseTTL: 10 * time.Second,
+		OCSP: ca.OCSPConfig{Validity: 24 * time.Hour, ResponderValidity: 14 * 24 * time.Hour, CacheEntries: 1000, Signers: 2, ClientRate: 100, ClientBurst: 100},
 	})
 	people, err := identity.New(identity.Config{
 		Store: db, Secret: bytes.Repeat([]byte("k"), 32), AccessTTL: time.Hour, RefreshTTL: time.Hour, BcryptCost: 4,

@@ -51,12 +51,10 @@ func DecodeGET(escaped string) ([]byte, error) {
 
 var standardAlphabet = strings.NewReplacer("-", "+", "_", "/")
 
-// The statuses of responses without an answer (OCSPResponseStatus; RFC 6960, section 4.2.1).
+// Statuses of responses without an answer (OCSPResponseStatus; RFC 6960, section 4.2.1).
 const (
 	MalformedRequest = 1
 	InternalError    = 2
-	TryLater         = 3
-	Unauthorized     = 6
 )
 
 // Refusal is the DER OCSPResponse that says nothing but a status.

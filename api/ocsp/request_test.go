@@ -206,7 +206,7 @@ func TestWhatARequestMayHold(t *testing.T) {
 func TestARefusalIsUnderstoodByOthers(t *testing.T) {
 	t.Parallel()
 	for status, want := range map[int]reference.ResponseStatus{
-		ocsp.MalformedRequest: reference.Malformed, ocsp.InternalError: reference.InternalError, ocsp.TryLater: reference.TryLater,
+		ocsp.MalformedRequest: reference.Malformed, ocsp.InternalError: reference.InternalError, 3: reference.TryLater,
 	} {
 		var refused reference.ResponseError
 		if _, err := reference.ParseResponse(ocsp.Refusal(status), nil); !errors.As(err, &refused) || refused.Status != want {
