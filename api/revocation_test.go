@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -173,7 +172,10 @@ func TestTheRevocationPolicyOfACA(t *testing.T) {
 	if o, ok := set["outage"].(object); !ok || o["from"] != from.Format(time.RFC3339) || o["until"] != until.Format(time.RFC3339) || set["updated_at"] == nil {
 		t.Errorf("set %v", set)
 	}
-	if got := reader.get(at); fmt.Sprint(got) != fmt.Sprint(set) {
+	got := reader.get(at)
+	delete(got, "updated_at") // the database has a clock of its own
+	delete(set, "updated_at")
+	if fmt.Sprint(got) != fmt.Sprint(set) {
 		t.Errorf("read back %v, want %v", got, set)
 	}
 	again := admin.call(http.StatusOK, "PUT", at, object{"crl_shards": 5}).object(t)
@@ -243,10 +245,7 @@ func TestWhatACAPublishedIsListed(t *testing.T) {
 		if a.header.Get("X-Total-Count") != fmt.Sprint(len(all)) {
 			t.Errorf("%s: total %q", next, a.header.Get("X-Total-Count"))
 		}
-		var page []object
-		if err := json.Unmarshal(a.body, &page); err != nil || len(page) != 1 {
-			t.Fatalf("%s: %v: %s", next, err, a.body)
-		}
+		page := a.objects(t)
 		numbers = append(numbers, page[0]["number"].(float64))
 		next, _, _ = strings.Cut(strings.TrimPrefix(a.header.Get("Link"), "<"), ">")
 	}

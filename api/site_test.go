@@ -191,12 +191,7 @@ func (c *caller) get(path string) object {
 
 func (c *caller) list(path string) []object {
 	c.t.Helper()
-	var all []object
-	a := c.call(http.StatusOK, "GET", path, nil)
-	if err := json.Unmarshal(a.body, &all); err != nil {
-		c.t.Fatalf("GET %s: %v: %s", path, err, a.body)
-	}
-	return all
+	return c.call(http.StatusOK, "GET", path, nil).objects(c.t)
 }
 
 // as logs in.
@@ -259,6 +254,15 @@ func (a answer) object(t testing.TB) object {
 		t.Fatalf("not an object: %s", a.body)
 	}
 	return o
+}
+
+func (a answer) objects(t testing.TB) []object {
+	t.Helper()
+	var all []object
+	if err := json.Unmarshal(a.body, &all); err != nil {
+		t.Fatalf("not a list of objects: %v: %s", err, a.body)
+	}
+	return all
 }
 
 // detail is the reason of a refusal.

@@ -9,46 +9,50 @@ import (
 
 // Defines values for AuditAction.
 const (
-	AuditActionCAAbandon            AuditAction = "ca_abandon"
-	AuditActionCAAdopt              AuditAction = "ca_adopt"
-	AuditActionCACreate             AuditAction = "ca_create"
-	AuditActionCADelete             AuditAction = "ca_delete"
-	AuditActionCAExportPrivateKey   AuditAction = "ca_export_private_key"
-	AuditActionCAKeyAccept          AuditAction = "ca_key_accept"
-	AuditActionCAKeyDestroy         AuditAction = "ca_key_destroy"
-	AuditActionCAKeyDrill           AuditAction = "ca_key_drill"
-	AuditActionCAKeyEvidence        AuditAction = "ca_key_evidence"
-	AuditActionCAKeyRefuse          AuditAction = "ca_key_refuse"
-	AuditActionCALock               AuditAction = "ca_lock"
-	AuditActionCAReserve            AuditAction = "ca_reserve"
-	AuditActionCARevoke             AuditAction = "ca_revoke"
-	AuditActionCAUnlock             AuditAction = "ca_unlock"
-	AuditActionCAUpdate             AuditAction = "ca_update"
-	AuditActionCRLPublish           AuditAction = "crl_publish"
-	AuditActionCertAbandon          AuditAction = "cert_abandon"
-	AuditActionCertCreate           AuditAction = "cert_create"
-	AuditActionCertExportPrivateKey AuditAction = "cert_export_private_key"
-	AuditActionCertRelease          AuditAction = "cert_release"
-	AuditActionCertReserve          AuditAction = "cert_reserve"
-	AuditActionCertRevoke           AuditAction = "cert_revoke"
-	AuditActionKekDestroy           AuditAction = "kek_destroy"
-	AuditActionKekRotate            AuditAction = "kek_rotate"
-	AuditActionKeyDestroy           AuditAction = "key_destroy"
-	AuditActionKeyReseal            AuditAction = "key_reseal"
-	AuditActionLoginFailure         AuditAction = "login_failure"
-	AuditActionLoginSuccess         AuditAction = "login_success"
-	AuditActionLogout               AuditAction = "logout"
-	AuditActionOrgAddUser           AuditAction = "org_add_user"
-	AuditActionOrgCreate            AuditAction = "org_create"
-	AuditActionOrgDelete            AuditAction = "org_delete"
-	AuditActionOrgRemoveUser        AuditAction = "org_remove_user"
-	AuditActionOrgUpdate            AuditAction = "org_update"
-	AuditActionSessionsInvalidate   AuditAction = "sessions_invalidate"
-	AuditActionTokenPin             AuditAction = "token_pin"
-	AuditActionTokenRefresh         AuditAction = "token_refresh"
-	AuditActionUserCreate           AuditAction = "user_create"
-	AuditActionUserDelete           AuditAction = "user_delete"
-	AuditActionUserUpdate           AuditAction = "user_update"
+	AuditActionCAAbandon             AuditAction = "ca_abandon"
+	AuditActionCAAdopt               AuditAction = "ca_adopt"
+	AuditActionCACreate              AuditAction = "ca_create"
+	AuditActionCADelete              AuditAction = "ca_delete"
+	AuditActionCAExportPrivateKey    AuditAction = "ca_export_private_key"
+	AuditActionCAKeyAccept           AuditAction = "ca_key_accept"
+	AuditActionCAKeyDestroy          AuditAction = "ca_key_destroy"
+	AuditActionCAKeyDrill            AuditAction = "ca_key_drill"
+	AuditActionCAKeyEvidence         AuditAction = "ca_key_evidence"
+	AuditActionCAKeyRefuse           AuditAction = "ca_key_refuse"
+	AuditActionCALock                AuditAction = "ca_lock"
+	AuditActionCAReserve             AuditAction = "ca_reserve"
+	AuditActionCARevoke              AuditAction = "ca_revoke"
+	AuditActionCASetRevocationPolicy AuditAction = "ca_set_revocation_policy"
+	AuditActionCAUnlock              AuditAction = "ca_unlock"
+	AuditActionCAUpdate              AuditAction = "ca_update"
+	AuditActionCRLPublish            AuditAction = "crl_publish"
+	AuditActionCertAbandon           AuditAction = "cert_abandon"
+	AuditActionCertCreate            AuditAction = "cert_create"
+	AuditActionCertExportPrivateKey  AuditAction = "cert_export_private_key"
+	AuditActionCertRelease           AuditAction = "cert_release"
+	AuditActionCertReserve           AuditAction = "cert_reserve"
+	AuditActionCertRevoke            AuditAction = "cert_revoke"
+	AuditActionKekDestroy            AuditAction = "kek_destroy"
+	AuditActionKekRotate             AuditAction = "kek_rotate"
+	AuditActionKeyDestroy            AuditAction = "key_destroy"
+	AuditActionKeyReseal             AuditAction = "key_reseal"
+	AuditActionLoginFailure          AuditAction = "login_failure"
+	AuditActionLoginSuccess          AuditAction = "login_success"
+	AuditActionLogout                AuditAction = "logout"
+	AuditActionOrgAddUser            AuditAction = "org_add_user"
+	AuditActionOrgCreate             AuditAction = "org_create"
+	AuditActionOrgDelete             AuditAction = "org_delete"
+	AuditActionOrgRemoveUser         AuditAction = "org_remove_user"
+	AuditActionOrgUpdate             AuditAction = "org_update"
+	AuditActionResponderAbandon      AuditAction = "responder_abandon"
+	AuditActionResponderCreate       AuditAction = "responder_create"
+	AuditActionResponderReserve      AuditAction = "responder_reserve"
+	AuditActionSessionsInvalidate    AuditAction = "sessions_invalidate"
+	AuditActionTokenPin              AuditAction = "token_pin"
+	AuditActionTokenRefresh          AuditAction = "token_refresh"
+	AuditActionUserCreate            AuditAction = "user_create"
+	AuditActionUserDelete            AuditAction = "user_delete"
+	AuditActionUserUpdate            AuditAction = "user_update"
 )
 
 // Valid indicates whether the value is a known member of the AuditAction enum.
@@ -79,6 +83,8 @@ func (e AuditAction) Valid() bool {
 	case AuditActionCAReserve:
 		return true
 	case AuditActionCARevoke:
+		return true
+	case AuditActionCASetRevocationPolicy:
 		return true
 	case AuditActionCAUnlock:
 		return true
@@ -121,6 +127,12 @@ func (e AuditAction) Valid() bool {
 	case AuditActionOrgRemoveUser:
 		return true
 	case AuditActionOrgUpdate:
+		return true
+	case AuditActionResponderAbandon:
+		return true
+	case AuditActionResponderCreate:
+		return true
+	case AuditActionResponderReserve:
 		return true
 	case AuditActionSessionsInvalidate:
 		return true
