@@ -291,7 +291,7 @@ func (m *Memory) Certificates(ctx context.Context, f ca.CertificateFilter, p ca.
 	defer m.mu.Unlock()
 	all := byID(m.certificates, certificateID, func(c *ca.Certificate) bool {
 		_, err := m.visibleCertificate(c.ID)
-		return err == nil && inScope(f.Scope, c.OrganizationID, c.CreatedBy) && (f.IssuerID == nil || *f.IssuerID == c.IssuerID)
+		return err == nil && inScope(f.Scope, c.OrganizationID, c.CreatedBy) && matches(f, c)
 	})
 	var page []ca.Certificate
 	for _, c := range cut(all, certificateID, p) {
