@@ -33,6 +33,7 @@ const (
 	CertRevoke         Action = "cert_revoke"           //
 	CertReserve        Action = "cert_reserve"          // intent: a certificate is about to be signed
 	CertAbandon        Action = "cert_abandon"          // the intent was never completed; the serial counts as revoked
+	ResponderAbandon   Action = "responder_abandon"     // as cert_abandon, for the certificate of an OCSP responder
 	CertExportPrivate  Action = "cert_export_private_key"
 	CRLPublish         Action = "crl_publish"
 	KeyDestroy         Action = "key_destroy" // of a key that is no CA's: intent, then result
@@ -59,7 +60,7 @@ const (
 var Actions = []Action{
 	CACreate, CAUpdate, CADelete, CARevoke, CAExportPrivateKey, CAReserve, CAAbandon,
 	CAAdopt, CALock, CAUnlock, CAKeyDrill, CAKeyEvidence, CAKeyAccept, CAKeyRefuse, CAKeyDestroy,
-	CertCreate, CertRevoke, CertReserve, CertAbandon, CertExportPrivate, CRLPublish, KeyDestroy, TokenPIN,
+	CertCreate, CertRevoke, CertReserve, CertAbandon, ResponderAbandon, CertExportPrivate, CRLPublish, KeyDestroy, TokenPIN,
 	LoginSuccess, LoginFailure, TokenRefresh, Logout, SessionsInvalidate,
 	UserCreate, UserUpdate, UserDelete, OrgCreate, OrgUpdate, OrgDelete, OrgAddUser, OrgRemoveUser,
 	KEKRotate, KEKDestroy, KeyReseal,

@@ -31,6 +31,15 @@ type List struct {
 	DER        []byte // empty while pending, and once the list is no longer kept
 }
 
+// Place orders the lists of a CA: those of a later number are at a greater one, and a complete list comes after the delta
+// that has its number.
+func (l List) Place() int64 {
+	if l.Delta {
+		return 2 * l.Number
+	}
+	return 2*l.Number + 1
+}
+
 // ListState is where a list stands. One whose time has not come is published too: it is served from its thisUpdate on.
 type ListState string
 
@@ -84,15 +93,19 @@ type ListStore interface {
 	ListScopes(ctx context.Context, now time.Time) ([]ScopeState, error)
 	// BeginList takes the number after the last completed list of the CA and records that it is going to be signed; the same
 	// number is taken again while nobody completes it, with Attempts counted up. Number, Sequence and Attempts are returned.
-	// A base and its delta have the same number: begin once, complete together.
+	// at is the time now. A base and its delta have the same number: begin once, complete together. NotFound when there is no
+	// such CA, or no such shard.
 	BeginList(ctx context.Context, s ListScope, at time.Time) (List, error)
 	// CompleteLists stores signed lists of one number (a complete list, a delta, or both), all or none; published lists of
-	// the same scopes whose thisUpdate is later are withdrawn. Conflict when the number is not the next one any more.
+	// the same scopes whose thisUpdate is later are withdrawn. Size and SHA256 follow from DER, which is kept of the last two
+	// lists of a scope whose time has come, and of those to come. Conflict when the number is not the next one any more, or
+	// was not taken.
 	CompleteLists(ctx context.Context, lists []List, e audit.Event) error
 	// CurrentList returns the published list with the latest thisUpdate that is not after now, with DER, and the thisUpdate of
 	// the one that follows it (zero: none yet). NotFound when there is none.
 	CurrentList(ctx context.Context, s ListScope, now time.Time) (list List, until time.Time, err error)
-	// Lists returns the lists of a CA without DER, newest number first, and counts them all.
+	// Lists returns the lists of a CA without DER, those at the greatest Place first, and counts them all. p.After is a Place:
+	// only lists at a smaller one.
 	Lists(ctx context.Context, caID int64, p Page) ([]List, int64, error)
 }
 

@@ -27,23 +27,35 @@ type Memory struct {
 	mu           sync.Mutex
 	authorities  map[int64]*authority
 	certificates map[int64]*ca.Certificate
+	responders   map[int64]*responder
+	leases       map[string]lease
 	trail        []audit.Entry
 }
 
-// authority is a CA and its CRLs.
+// authority is a CA and what it revoked and published.
 type authority struct {
 	ca.CA
-	sequence  int64 // of revocations
-	crlNumber int64 // the last one given out
-	crls      []ca.CRL
+	sequence  int64 // of changes in the ledger
+	crlNumber int64 // of the last list that was completed
+	ledger    map[string]*ca.RevokedEntry
+	shards    map[int]int64 // the sequence of the last change in each; nil until the CA is complete
+	lists     []*ca.List    // in the order of their numbers
+	policy    ca.RevocationPolicy
 	drills    []ca.KeyDrill // oldest first
+}
+
+// responder is a responder with the time of its reservation.
+type responder struct {
+	ca.Responder
+	createdAt time.Time
 }
 
 var _ ca.Store = (*Memory)(nil)
 
 // New returns an empty store.
 func New() *Memory {
-	return &Memory{Now: time.Now, authorities: map[int64]*authority{}, certificates: map[int64]*ca.Certificate{}}
+	return &Memory{Now: time.Now, authorities: map[int64]*authority{}, certificates: map[int64]*ca.Certificate{},
+		responders: map[int64]*responder{}, leases: map[string]lease{}}
 }
 
 // begin starts a call: it takes the lock unless the call is to fail.
@@ -300,24 +312,4 @@ func (m *Memory) Certificates(ctx context.Context, f ca.CertificateFilter, p ca.
 		page = append(page, listed)
 	}
 	return page, int64(len(all)), nil
-}
-
-// Revoke implements ca.Store.
-func (m *Memory) Revoke(ctx context.Context, id int64, r ca.Revocation, e audit.Event) (ca.Certificate, error) {
-	if err := m.begin(ctx, "Revoke"); err != nil {
-		return ca.Certificate{}, err
-	}
-	defer m.mu.Unlock()
-	c, err := m.visibleCertificate(id)
-	if err != nil {
-		return ca.Certificate{}, err
-	}
-	if c.State == ca.Revoked {
-		return ca.Certificate{}, fault.New(fault.Conflict, "Certificate is already revoked")
-	}
-	r.At = instant(r.At)
-	c.State, c.Revocation, c.UpdatedAt = ca.Revoked, r, m.now()
-	m.authorities[c.IssuerID].sequence++
-	m.append(e, id)
-	return *c, nil
 }

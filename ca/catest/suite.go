@@ -24,8 +24,12 @@ func Suite(t *testing.T, newStore func(t *testing.T) ca.Store) {
 		"certificate": certificateTests,
 		"revoke":      revokeTests,
 		"abandon":     abandonTests,
-		"crl":         crlTests,
-		"stale crl":   staleTests,
+		"hold":        holdTests,
+		"ledger":      ledgerTests,
+		"list":        listTests,
+		"list scope":  scopeTests,
+		"policy":      policyTests,
+		"lease":       leaseTests,
 		"audit":       auditTests,
 		"race":        raceTests,
 		"proof":       proofTests,
@@ -137,7 +141,8 @@ func (f fixture) leaf(issuer ca.CA) ca.Certificate {
 	return ca.Certificate{
 		IssuerID: issuer.ID, CommonName: fmt.Sprintf("host%d.example", n), SubjectDN: fmt.Sprintf("CN=host%d.example", n),
 		Type: policy.Server, KeyType: policy.RSA, KeySize: 2048, ValidDays: 365,
-		OrganizationID: ptr(int64(3)), CreatedBy: ptr(int64(7)), Serial: fmt.Sprintf("1e%x", n), TBS: []byte("to be signed"),
+		OrganizationID: ptr(int64(3)), CreatedBy: ptr(int64(7)), Serial: fmt.Sprintf("1e%x", n),
+		Names: fmt.Sprintf("host%d.example\nwww.host%d.example", n, n), TBS: []byte("to be signed"),
 		NotBefore: now, NotAfter: now.AddDate(1, 0, 0), State: ca.Pending, CreatedAt: now, UpdatedAt: now,
 	}
 }
@@ -161,25 +166,15 @@ func (f fixture) issue(c ca.Certificate) ca.Certificate {
 }
 
 func (f fixture) revoke(id int64, r ca.Revocation) (ca.Certificate, error) {
-	return f.s.Revoke(f.Context(), id, r, event(audit.CertRevoke, audit.ResourceCertificate))
+	return f.s.Revoke(f.Context(), id, r, nil, event(audit.CertRevoke, audit.ResourceCertificate))
 }
 
 func (f fixture) revokeCA(id int64, r ca.Revocation) (ca.CA, error) {
-	return f.s.RevokeCA(f.Context(), id, r, event(audit.CARevoke, audit.ResourceCA))
+	return f.s.RevokeCA(f.Context(), id, r, nil, event(audit.CARevoke, audit.ResourceCA))
 }
 
 func (f fixture) deleteCA(id int64) error {
 	return f.s.DeleteCA(f.Context(), id, now, event(audit.CADelete, audit.ResourceCA))
-}
-
-// published stores a CRL with the next number and the current sequence.
-func (f fixture) published(id int64) ca.CRL {
-	f.Helper()
-	c, err := f.s.BeginCRL(f.Context(), id)
-	f.ok(err)
-	c.ThisUpdate, c.NextUpdate, c.DER, c.Entries = now, now.AddDate(0, 0, 7), []byte("crl"), 2
-	f.ok(f.s.CompleteCRL(f.Context(), c, event(audit.CRLPublish, audit.ResourceCA)))
-	return c
 }
 
 var (

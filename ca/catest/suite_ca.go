@@ -208,7 +208,7 @@ var findCATests = map[string]func(f fixture){
 		f.refused(err, fault.NotFound, "CA not found")
 		_, err = f.s.PublicCA(f.Context(), c.ID)
 		f.refused(err, fault.NotFound, "CA not found")
-		_, err = f.s.BeginCRL(f.Context(), c.ID)
+		_, err = f.s.BeginList(f.Context(), complete(c), now)
 		f.refused(err, fault.NotFound, "CA not found")
 	},
 	"an id that was never given out is not found": func(f fixture) {

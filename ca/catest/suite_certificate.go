@@ -318,19 +318,28 @@ var abandonTests = map[string]func(f fixture){
 		f.ok(f.reserveCA(pending))
 		_, err = f.s.Abandon(f.Context(), now.Add(time.Second), now.Add(time.Hour))
 		f.ok(err)
-		got, err := f.s.RevokedSerials(f.Context(), root.ID, now)
-		f.ok(err)
-		f.equal(got, []ca.RevokedSerial{{Serial: c.Serial, At: now.Add(time.Hour)}, {Serial: pending.Serial, At: now.Add(time.Hour)}})
+		f.equal(f.entries(root, 0, -1, now), []ca.RevokedEntry{
+			{Serial: c.Serial, Sequence: 1, At: now.Add(time.Hour), NotAfter: c.NotAfter},
+			{Serial: pending.Serial, Sequence: 2, At: now.Add(time.Hour), NotAfter: pending.NotAfter},
+		})
 	},
-	"makes the issuer's CRL stale": func(f fixture) {
+	"makes the lists of the issuer's shards stale": func(f fixture) {
 		root := f.root()
-		_, err := f.reserve(f.leaf(root))
+		f.ok(f.setPolicy(root, ca.RevocationPolicy{Shards: 2}))
+		for _, shard := range []int{0, 2} {
+			c := f.leaf(root)
+			c.CRLShard = shard
+			_, err := f.reserve(c)
+			f.ok(err)
+		}
+		for shard := range 3 {
+			f.publish(ca.ListScope{CAID: root.ID, Shard: shard}, now)
+		}
+		f.equal(f.stale(now), []ca.ListScope(nil))
+		_, err := f.s.Abandon(f.Context(), now.Add(time.Second), now)
 		f.ok(err)
-		f.published(root.ID)
-		f.stale(nil)
-		_, err = f.s.Abandon(f.Context(), now.Add(time.Second), now)
-		f.ok(err)
-		f.stale([]int64{root.ID})
+		f.equal(f.stale(now), []ca.ListScope{{CAID: root.ID}, {CAID: root.ID, Shard: 2}})
+		f.equal(f.state(root).Sequence, int64(2))
 	},
 	"closes a CA that has no key yet, and puts nothing on a list": func(f fixture) {
 		root := f.root()
@@ -339,9 +348,8 @@ var abandonTests = map[string]func(f fixture){
 		n, err := f.s.Abandon(f.Context(), now.Add(time.Second), now)
 		f.ok(err)
 		f.equal(n, 2)
-		got, err := f.s.RevokedSerials(f.Context(), root.ID, now)
-		f.ok(err)
-		f.equal(len(got), 0)
+		f.equal(len(f.entries(root, 0, -1, now)), 0)
+		f.equal(f.state(root).Sequence, int64(0))
 	},
 	"finds nothing a second time": func(f fixture) {
 		_, err := f.reserve(f.leaf(f.root()))

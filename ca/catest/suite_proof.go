@@ -115,7 +115,7 @@ var proofTests = map[string]func(f fixture){
 			f.refused(err, fault.Conflict, "CA 1 is locked")
 			f.refused(f.reserveCA(f.reservation(pending)), fault.Conflict, "CA 1 is locked")
 		})
-		f.published(c.ID)
+		f.publish(complete(c), now)
 		f.prove(c.ID, leaking, drilled, nil)
 		f.issue(f.leaf(c))
 	},
@@ -249,17 +249,12 @@ var adoptTests = map[string]func(f fixture){
 		f.ok(f.deleteCA(deleted.ID))
 		_, err := f.revokeCA(revoked.ID, keyLost)
 		f.ok(err)
-		stale := func() []int64 {
-			due, err := f.s.StaleCRLs(f.Context(), now.Add(time.Hour), now)
-			f.ok(err)
-			return due
-		}
-		f.equal(stale(), []int64{1, 2, 3})
+		f.equal(f.keptUp(now), []int64{1, 2, 3})
 		for _, id := range []int64{deleted.ID, revoked.ID} {
 			f.ok(f.s.KeyDestroyed(f.Context(), id, now, event(audit.CAKeyDestroy, audit.ResourceCA)))
 			f.recorded(audit.CAKeyDestroy, audit.ResourceCA, id)
 		}
-		f.equal(stale(), []int64{2})
+		f.equal(f.keptUp(now), []int64{2})
 		got, err := f.s.PublicCA(f.Context(), deleted.ID)
 		f.ok(err)
 		f.equal(got.KeyDestroyedAt, ptr(now))

@@ -3,11 +3,13 @@ package catest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
 
 	"signet/audit"
+	"signet/ca"
 	"signet/fault"
 )
 
@@ -21,9 +23,7 @@ var raceTests = map[string]func(f fixture){
 		})
 		f.oneWins(errs, fault.Conflict, "Certificate is already revoked")
 		f.equal(len(f.events(audit.CertRevoke)), 1)
-		crl, err := f.s.BeginCRL(f.Context(), root.ID)
-		f.ok(err)
-		f.equal(crl.Sequence, int64(1))
+		f.equal(f.state(root), ca.RevocationState{CAID: root.ID, Sequence: 1})
 	},
 	"of 8 revocations of a CA one wins": func(f fixture) {
 		c := f.child(f.root())
@@ -65,23 +65,49 @@ var raceTests = map[string]func(f fixture){
 		errs := parallel(8, func(int) error { return f.deleteCA(root.ID) })
 		f.oneWins(errs, fault.NotFound, "CA not found")
 	},
-	"CRL numbers are unique and without gaps under 16 callers": func(f fixture) {
+	"50 revocations of a CA's certificates advance it by 50, one by one": func(f fixture) {
+		root := f.root()
+		f.ok(f.setPolicy(root, ca.RevocationPolicy{Shards: 3}))
+		var leaves []ca.Certificate
+		for i := range 50 {
+			c := f.leaf(root)
+			c.CRLShard = i % 4
+			leaves = append(leaves, f.issue(c))
+		}
+		f.ok(errors.Join(parallel(50, func(i int) error {
+			_, err := f.revoke(leaves[i].ID, keyLost)
+			return err
+		})...))
+		f.equal(f.state(root), ca.RevocationState{CAID: root.ID, Sequence: 50})
+		changed, err := f.s.ChangedSerials(f.Context(), root.ID, 0, 100)
+		f.ok(err)
+		last := map[int]int64{}
+		for i, e := range changed {
+			f.equal(e.Sequence, int64(i)+1)
+			last[e.Shard] = e.Sequence
+		}
+		for _, s := range f.scopes(now) {
+			f.equal(s.Changed, last[s.Shard])
+		}
+	},
+	"of two publishers who take a number one completes it, and none is left out": func(f fixture) {
 		root := f.root()
 		var mu sync.Mutex
 		var numbers []int64
-		errs := parallel(16, func(int) error {
-			last := int64(0)
-			for range 4 {
-				c, err := f.s.BeginCRL(f.Context(), root.ID)
+		errs := parallel(4, func(int) error {
+			for range 5 {
+				l, err := f.s.BeginList(f.Context(), complete(root), now)
 				if err != nil {
 					return err
 				}
-				if c.Number <= last {
-					return errors.New("the number did not increase")
+				err = f.completeLists(f.signed(l, now))
+				if fault.Is(err, fault.Conflict) {
+					continue
+				} else if err != nil {
+					return err
 				}
-				last = c.Number
 				mu.Lock()
-				numbers = append(numbers, c.Number)
+				numbers = append(numbers, l.Number)
 				mu.Unlock()
 			}
 			return nil
@@ -89,10 +115,23 @@ var raceTests = map[string]func(f fixture){
 		f.ok(errors.Join(errs...))
 		slices.Sort(numbers)
 		for i, n := range numbers {
-			if n != int64(i)+1 {
-				f.Fatalf("numbers are %v", numbers)
-			}
+			f.equal(n, int64(i)+1)
 		}
+		f.equal(f.state(root).CRLNumber, int64(len(numbers)))
+	},
+	"of 8 replicas one has a lease": func(f fixture) {
+		var mu sync.Mutex
+		have := 0
+		f.ok(errors.Join(parallel(8, func(i int) error {
+			has, err := f.s.Lease(f.Context(), "publisher", fmt.Sprint(i), time.Minute)
+			if has {
+				mu.Lock()
+				have++
+				mu.Unlock()
+			}
+			return err
+		})...))
+		f.equal(have, 1)
 	},
 	"64 issuers of certificates are all accounted for": func(f fixture) {
 		root, other := f.root(), f.root()
