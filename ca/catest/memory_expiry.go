@@ -57,3 +57,19 @@ func (m *Memory) Endings(ctx context.Context, caID int64, after ca.Ending, until
 	slices.SortFunc(all, func(a, b ca.Certificate) int { return place(of(a), of(b)) })
 	return all[:min(limit, len(all))], nil
 }
+
+// lastResponder is the valid responder that was certified last, as CAExpiries shows it.
+func (m *Memory) lastResponder(caID int64) *ca.Responder {
+	var last *ca.Responder
+	for _, r := range m.responders {
+		if r.CAID == caID && r.State == ca.Valid && (last == nil || r.ID > last.ID) {
+			last = &r.Responder
+		}
+	}
+	if last == nil {
+		return nil
+	}
+	shown := *last
+	shown.TBS, shown.Certificate = nil, nil
+	return &shown
+}

@@ -6,8 +6,8 @@ import (
 	"signet/ca"
 )
 
-// matches reports whether a certificate is selected, its scope aside.
-func matches(f ca.CertificateFilter, c *ca.Certificate) bool {
+// selects reports whether a certificate is selected, its scope aside.
+func selects(f ca.CertificateFilter, c *ca.Certificate) bool {
 	names := c.Names
 	if names == "" {
 		names = strings.ToLower(c.CommonName)

@@ -70,8 +70,8 @@ var noticeTests = map[string]func(f fixture){
 		until := now.Add(time.Minute)
 		f.equal(f.claimed(now.Add(-time.Microsecond), until, 10), []string{})
 		f.equal(f.claimed(now, until, 10), []string{"a"})
-		f.equal(f.claimed(now.Add(time.Hour), now.Add(2*time.Hour), 2), []string{"a", "b"})
-		f.equal(f.claimed(now.Add(time.Hour), now.Add(2*time.Hour), 10), []string{"c"})
+		f.equal(f.claimed(now.Add(time.Hour), now.Add(2*time.Hour), 2), []string{"b", "c"})
+		f.equal(f.claimed(now.Add(time.Hour), now.Add(2*time.Hour), 10), []string{"a"})
 		f.equal(f.claimed(now.Add(time.Hour), now.Add(2*time.Hour), 10), []string{})
 	},
 	"an event is given out again when its claim ends, with its attempts counted": func(f fixture) {
