@@ -60,8 +60,8 @@ type Config struct {
 	Store     Store
 	Leads     func() bool // whether this replica delivers
 	Now       func() time.Time
-	Attempted func(o Outcome)
-	Failed    func(err error) // an attempt failed, or the store did; the event is tried again unless it says otherwise
+	Attempted func(e Event, o Outcome, err error) // how an attempt ended; err is nil when it was Delivered
+	Failed    func(err error)                     // the store failed; it is tried again
 }
 
 // Webhook delivers events.
@@ -166,17 +166,15 @@ func (w *Webhook) attempt(ctx context.Context, e Event) (delivered bool, err err
 	defer cancel()
 	switch {
 	case posted == nil:
-		w.cfg.Attempted(Delivered)
+		w.cfg.Attempted(e, Delivered, nil)
 		err = w.cfg.Store.EventDelivered(record, e.ID, now)
 	case ctx.Err() != nil: // the server stops, the receiver is not at fault
 		err = w.cfg.Store.EventFailed(record, e.ID, now, "the server stopped")
 	case now.Sub(e.CreatedAt) >= giveUpAfter:
-		w.cfg.Attempted(GivenUp)
-		w.cfg.Failed(fmt.Errorf("give up event %s (%s) after %d attempts: %w", e.EventID(), e.Type, e.Attempts, posted))
+		w.cfg.Attempted(e, GivenUp, posted)
 		err = w.cfg.Store.EventGivenUp(record, e.ID, now, reason(posted))
 	default:
-		w.cfg.Attempted(Failed)
-		w.cfg.Failed(fmt.Errorf("deliver event %s (%s), attempt %d: %w", e.EventID(), e.Type, e.Attempts, posted))
+		w.cfg.Attempted(e, Failed, posted)
 		err = w.cfg.Store.EventFailed(record, e.ID, now.Add(backoff(e.Attempts)), reason(posted))
 	}
 	if err != nil {

@@ -118,10 +118,13 @@ func (o *office) pass(d time.Duration) {
 func (o *office) webhook(url string) *notify.Webhook {
 	return notify.New(notify.Config{
 		URL: url, Secret: []byte(secret), UserAgent: "signet/test", Store: o.db, Leads: func() bool { return true }, Now: o.clock,
-		Attempted: func(outcome notify.Outcome) {
+		Attempted: func(_ notify.Event, outcome notify.Outcome, err error) {
 			o.mu.Lock()
 			defer o.mu.Unlock()
 			o.outcomes = append(o.outcomes, outcome)
+			if err != nil {
+				o.errs = append(o.errs, err)
+			}
 		},
 		Failed: func(err error) {
 			o.mu.Lock()
