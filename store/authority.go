@@ -115,6 +115,9 @@ func (db *DB) completeCA(tx *gorm.DB, id int64, der []byte) (authorityRow, error
 	if res.RowsAffected != 1 {
 		return row, errCANotReserved
 	}
+	if err := openState(tx, id); err != nil {
+		return row, err
+	}
 	if row.ParentID == nil {
 		return row, nil
 	}
@@ -210,56 +213,6 @@ func (db *DB) IsCAKey(ctx context.Context, publicKey []byte) (bool, error) {
 		return q.Select("public_key").Where("public_key_sha256 = ?", fingerprint(publicKey)).Find(&rows).Error
 	})
 	return slices.ContainsFunc(rows, func(r authorityRow) bool { return bytes.Equal(r.PublicKey, publicKey) }), err
-}
-
-// RevokeCA implements ca.Store.
-func (db *DB) RevokeCA(ctx context.Context, id int64, r ca.Revocation, e audit.Event) (ca.CA, error) {
-	var row authorityRow
-	err := db.write(ctx, "RevokeCA", func(tx *gorm.DB) error {
-		row = authorityRow{}
-		res := tx.Model(&row).Clauses(clause.Returning{}).
-			Where("id = ? AND state = 'valid' AND deleted_at IS NULL AND parent_id IS NOT NULL", id).
-			Updates(db.revocation(ca.Revoked, r))
-		if res.Error != nil {
-			return res.Error
-		}
-		if res.RowsAffected != 1 {
-			return whyNotRevoked(tx, id)
-		}
-		if err := advance(tx, *row.ParentID, 1); err != nil {
-			return err
-		}
-		return db.append(tx, e, id)
-	})
-	return row.ca(), err
-}
-
-// revocation is the columns that end a record.
-func (db *DB) revocation(s ca.State, r ca.Revocation) map[string]any {
-	return map[string]any{
-		"state": string(s), "revoked_at": at(r.At), "revocation_reason": r.Reason, "revocation_text": r.Text,
-		"updated_at": at(db.now()),
-	}
-}
-
-func whyNotRevoked(tx *gorm.DB, id int64) error {
-	var rows []authorityRow
-	if err := tx.Where(visible).Where("id = ?", id).Find(&rows).Error; err != nil {
-		return err
-	}
-	switch {
-	case len(rows) == 0:
-		return errNoCA
-	case rows[0].ParentID == nil:
-		return errRoot
-	}
-	return errCARevoked
-}
-
-// advance moves the revocation sequence of a CA, so that its CRL is stale.
-func advance(tx *gorm.DB, id int64, by int) error {
-	return tx.Model(&authorityRow{}).Where("id = ?", id).
-		Update("revocation_sequence", gorm.Expr("revocation_sequence + ?", by)).Error
 }
 
 // DeleteCA implements ca.Store. A child that was never completed does not count.

@@ -11,45 +11,44 @@ import (
 
 // authorityRow is a row of certificate_authorities.
 type authorityRow struct {
-	ID                 int64
-	Name               string
-	Description        *string
-	SubjectDN          string
-	KeyType            string
-	KeySize            int
-	ValidDays          int
-	ParentID           *int64
-	PathLength         *int
-	AllowLeafCerts     bool
-	CRLBaseURL         *string `gorm:"column:crl_base_url"`
-	OrganizationID     *int64
-	CreatedBy          *int64
-	Token              string
-	KeyID              []byte
-	PublicKey          []byte
-	PublicKeySHA256    []byte `gorm:"column:public_key_sha256"`
-	Serial             *string
-	TBS                []byte
-	Certificate        []byte
-	NotBefore          instant
-	NotAfter           instant
-	State              string
-	RevokedAt          *instant
-	RevocationReason   int
-	RevocationText     string
-	RevocationSequence int64
-	CRLNumber          int64 `gorm:"column:crl_number"`
-	KeyGrade           string
-	KeyLocked          string
-	AcceptedGrade      string
-	AcceptedBy         string
-	AcceptedAt         *instant
-	AcceptedReason     string
-	DrillClaimed       *instant `gorm:"column:drill_claimed_at"`
-	KeyDestroyed       *instant `gorm:"column:key_destroyed_at"`
-	Deleted            *instant `gorm:"column:deleted_at"`
-	Created            instant  `gorm:"column:created_at"`
-	Updated            instant  `gorm:"column:updated_at"`
+	ID               int64
+	Name             string
+	Description      *string
+	SubjectDN        string
+	KeyType          string
+	KeySize          int
+	ValidDays        int
+	ParentID         *int64
+	PathLength       *int
+	AllowLeafCerts   bool
+	CRLBaseURL       *string `gorm:"column:crl_base_url"`
+	OrganizationID   *int64
+	CreatedBy        *int64
+	Token            string
+	KeyID            []byte
+	PublicKey        []byte
+	PublicKeySHA256  []byte `gorm:"column:public_key_sha256"`
+	Serial           *string
+	TBS              []byte
+	Certificate      []byte
+	NotBefore        instant
+	NotAfter         instant
+	State            string
+	RevokedAt        *instant
+	RevocationReason int
+	RevocationText   string
+	InvalidityDate   *instant
+	KeyGrade         string
+	KeyLocked        string
+	AcceptedGrade    string
+	AcceptedBy       string
+	AcceptedAt       *instant
+	AcceptedReason   string
+	DrillClaimed     *instant `gorm:"column:drill_claimed_at"`
+	KeyDestroyed     *instant `gorm:"column:key_destroyed_at"`
+	Deleted          *instant `gorm:"column:deleted_at"`
+	Created          instant  `gorm:"column:created_at"`
+	Updated          instant  `gorm:"column:updated_at"`
 }
 
 func (authorityRow) TableName() string { return "certificate_authorities" }
@@ -62,7 +61,7 @@ func (r authorityRow) ca() ca.CA {
 		OrganizationID: r.OrganizationID, CreatedBy: r.CreatedBy,
 		Token: r.Token, KeyID: r.KeyID, PublicKey: r.PublicKey, Proof: r.proof(), TBS: r.TBS, Certificate: r.Certificate,
 		NotBefore: r.NotBefore.Time, NotAfter: r.NotAfter.Time, State: ca.State(r.State),
-		Revocation: ca.Revocation{At: timeOf(r.RevokedAt), Reason: r.RevocationReason, Text: r.RevocationText},
+		Revocation: revocation(r.RevokedAt, r.RevocationReason, r.RevocationText, r.InvalidityDate),
 		CreatedAt:  r.Created.Time, UpdatedAt: r.Updated.Time,
 	}
 	if r.Serial != nil {
@@ -119,7 +118,8 @@ var (
 	errRoot             = fault.New(fault.Conflict, "A root CA cannot be revoked")
 	errChildren         = fault.New(fault.Conflict, "CA has child CAs; delete them first")
 	errCertificateEnded = fault.New(fault.Conflict, "Certificate is already revoked")
-	errCRLNumber        = fault.New(fault.Conflict, "CRL number was not reserved, or is already in use")
+	errNotHeld          = fault.New(fault.Conflict, "Certificate is not on hold")
+	errCRLNumber        = fault.New(fault.Conflict, "CRL number is not the next one any more")
 )
 
 // errIssuerGone says that an issuer can no longer sign anything.

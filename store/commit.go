@@ -189,7 +189,8 @@ func (db *DB) Reserve(ctx context.Context, c ca.Certificate, e audit.Event) (int
 	j := &job{event: e, reserve: &certificateRow{
 		IssuerID: c.IssuerID, CommonName: c.CommonName, SubjectDN: c.SubjectDN, Type: string(c.Type),
 		KeyType: string(c.KeyType), KeySize: c.KeySize, ValidDays: c.ValidDays,
-		OrganizationID: c.OrganizationID, CreatedBy: c.CreatedBy, Serial: c.Serial, TBS: c.TBS,
+		OrganizationID: c.OrganizationID, CreatedBy: c.CreatedBy,
+		Serial: c.Serial, Names: c.Names, CRLShard: c.CRLShard, TBS: c.TBS,
 		NotBefore: at(c.NotBefore), NotAfter: at(c.NotAfter), State: string(ca.Pending), Created: created, Updated: created,
 	}}
 	err := db.submit(ctx, "Reserve", db.reserves, j)

@@ -46,9 +46,9 @@ const reserveSQL = `
 WITH item AS MATERIALIZED (
 		SELECT nextval(pg_get_serial_sequence('certificates', 'id')) AS id, i.*
 		FROM unnest($11::bigint[], $12::text[], $13::text[], $14::text[], $15::text[], $16::integer[], $17::integer[], $18::bigint[],
-			$19::bigint[], $20::text[], $21::bytea[], $22::timestamptz[], $23::timestamptz[], $24::timestamptz[])
+			$19::bigint[], $20::text[], $21::text[], $22::integer[], $23::bytea[], $24::timestamptz[], $25::timestamptz[], $26::timestamptz[])
 			WITH ORDINALITY AS i (issuer_id, common_name, subject_dn, type, key_type, key_size, valid_days, organization_id,
-				created_by, serial, tbs, not_before, not_after, created_at, n)
+				created_by, serial, names, crl_shard, tbs, not_before, not_after, created_at, n)
 	),
 	issuer AS MATERIALIZED (
 		SELECT id, allow_leaf_certs, key_locked <> '' AS locked FROM certificate_authorities
@@ -57,9 +57,9 @@ WITH item AS MATERIALIZED (
 	),
 	inserted AS (
 		INSERT INTO certificates (id, issuer_id, common_name, subject_dn, type, key_type, key_size, valid_days, organization_id,
-			created_by, serial, tbs, not_before, not_after, state, created_at, updated_at)
+			created_by, serial, names, crl_shard, tbs, not_before, not_after, state, created_at, updated_at)
 		SELECT item.id, issuer_id, common_name, subject_dn, type, key_type, key_size, valid_days, organization_id,
-			created_by, serial, tbs, not_before, not_after, 'pending', created_at, created_at
+			created_by, serial, names, crl_shard, tbs, not_before, not_after, 'pending', created_at, created_at
 		FROM item JOIN issuer ON issuer.id = issuer_id
 		WHERE (allow_leaf_certs OR type = 'ca') AND NOT locked
 			AND NOT EXISTS (SELECT 1 FROM certificate_authorities child WHERE child.parent_id = issuer_id AND child.serial = item.serial)
@@ -74,8 +74,8 @@ FROM item LEFT JOIN made USING (n) LEFT JOIN issuer ON issuer.id = item.issuer_i
 func (db *DB) reservePostgres(ctx context.Context, jobs []*job) error {
 	var events eventArrays
 	var issuer []int64
-	var commonName, subject, typ, keyType, serial []string
-	var keySize, validDays []int32
+	var commonName, subject, typ, keyType, serial, names []string
+	var keySize, validDays, shard []int32
 	var organization, creator []*int64
 	var tbs [][]byte
 	var notBefore, notAfter, created []time.Time
@@ -92,13 +92,15 @@ func (db *DB) reservePostgres(ctx context.Context, jobs []*job) error {
 		organization = append(organization, r.OrganizationID)
 		creator = append(creator, r.CreatedBy)
 		serial = append(serial, r.Serial)
+		names = append(names, r.Names)
+		shard = append(shard, int32(r.CRLShard))
 		tbs = append(tbs, r.TBS)
 		notBefore = append(notBefore, r.NotBefore.Time)
 		notAfter = append(notAfter, r.NotAfter.Time)
 		created = append(created, r.Created.Time)
 	}
 	args := append(events.values(at(db.now()).Time), issuer, commonName, subject, typ, keyType, keySize, validDays,
-		organization, creator, serial, tbs, notBefore, notAfter, created)
+		organization, creator, serial, names, shard, tbs, notBefore, notAfter, created)
 	rows, err := db.pools[0].QueryContext(ctx, reserveSQL, args...)
 	if err != nil {
 		return err
@@ -134,7 +136,7 @@ WITH item AS MATERIALIZED (
 		SELECT made.id, sealed_key FROM made JOIN item USING (n) WHERE sealed_key IS NOT NULL
 	),` + loggedSQL + `
 SELECT n, id, issuer_id, common_name, subject_dn, type, key_type, key_size, valid_days, organization_id, created_by,
-	serial, not_before, not_after, state, created_at, updated_at
+	serial, names, crl_shard, not_before, not_after, state, created_at, updated_at
 FROM made`
 
 func (db *DB) completePostgres(ctx context.Context, jobs []*job) error {
@@ -161,7 +163,7 @@ func (db *DB) completePostgres(ctx context.Context, jobs []*job) error {
 		var n int
 		var r certificateRow
 		if err := rows.Scan(&n, &r.ID, &r.IssuerID, &r.CommonName, &r.SubjectDN, &r.Type, &r.KeyType, &r.KeySize, &r.ValidDays,
-			&r.OrganizationID, &r.CreatedBy, &r.Serial, &r.NotBefore, &r.NotAfter, &r.State, &r.Created, &r.Updated); err != nil {
+			&r.OrganizationID, &r.CreatedBy, &r.Serial, &r.Names, &r.CRLShard, &r.NotBefore, &r.NotAfter, &r.State, &r.Created, &r.Updated); err != nil {
 			return err
 		}
 		jobs[n-1].err, jobs[n-1].result = nil, r

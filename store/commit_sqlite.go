@@ -31,15 +31,15 @@ func (db *DB) reserveSQLite(tx *gorm.DB, j *job) error {
 	var ids []int64
 	err := tx.Raw(`
 		INSERT INTO certificates (issuer_id, common_name, subject_dn, type, key_type, key_size, valid_days, organization_id,
-			created_by, serial, tbs, not_before, not_after, state, created_at, updated_at)
-		SELECT id, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'pending', ?, ?
+			created_by, serial, names, crl_shard, tbs, not_before, not_after, state, created_at, updated_at)
+		SELECT id, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'pending', ?, ?
 		FROM certificate_authorities
 		WHERE id = ? AND state = 'valid' AND deleted_at IS NULL AND key_locked = '' AND (allow_leaf_certs OR ? = 'ca')
 			AND NOT EXISTS (SELECT 1 FROM certificate_authorities child WHERE child.parent_id = ? AND child.serial = ?)
 		ON CONFLICT (issuer_id, serial) DO NOTHING
 		RETURNING id`,
 		r.CommonName, r.SubjectDN, r.Type, r.KeyType, r.KeySize, r.ValidDays, r.OrganizationID,
-		r.CreatedBy, r.Serial, r.TBS, r.NotBefore, r.NotAfter, r.Created, r.Updated,
+		r.CreatedBy, r.Serial, r.Names, r.CRLShard, r.TBS, r.NotBefore, r.NotAfter, r.Created, r.Updated,
 		r.IssuerID, r.Type, r.IssuerID, r.Serial).Scan(&ids).Error
 	if err != nil {
 		return err

@@ -56,7 +56,7 @@ func TestWhoCreatedSomethingOutsideAnOrganization(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := db.Revoke(ctx, completed.ID, ca.Revocation{At: time.Now()}, audit.Event{Action: audit.CertRevoke}); err != nil {
+		if _, err := db.Revoke(ctx, completed.ID, ca.Revocation{At: time.Now()}, nil, audit.Event{Action: audit.CertRevoke}); err != nil {
 			t.Fatal(err)
 		}
 		if err := db.Exec(fmt.Sprintf("UPDATE certificate_authorities SET deleted_at = created_at WHERE id = %d", pending(&other, creator(true)))); err != nil {

@@ -1,8 +1,10 @@
 package catest
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"signet/audit"
@@ -10,7 +12,7 @@ import (
 	"signet/fault"
 )
 
-// entries are what a list of a shard is made of.
+// entries are what a list of a shard is made of, by change.
 func (f fixture) entries(c ca.CA, shard int, changedAfter int64, notExpiredAt time.Time) []ca.RevokedEntry {
 	f.Helper()
 	var out []ca.RevokedEntry
@@ -18,6 +20,7 @@ func (f fixture) entries(c ca.CA, shard int, changedAfter int64, notExpiredAt ti
 		f.ok(err)
 		out = append(out, e)
 	}
+	slices.SortFunc(out, func(a, b ca.RevokedEntry) int { return cmp.Compare(a.Sequence, b.Sequence) })
 	return out
 }
 

@@ -54,7 +54,7 @@ DROP INDEX certificate_authorities_revoked;
 
 -- A list is pending from the moment its number is taken until it is signed, and stays withdrawn when a newer one took its
 -- place before its time. A delta has the number of the complete list that came with it, or one of its own. der is NULL when
--- the list is pending or no longer kept.
+-- the list is pending, withdrawn or no longer kept; whatever may be served has it, so the index stays small.
 CREATE TABLE crls_new (
     ca_id INTEGER NOT NULL REFERENCES certificate_authorities (id),
     number INTEGER NOT NULL,
@@ -76,7 +76,7 @@ INSERT INTO crls_new (ca_id, number, state, this_update, next_update, sequence, 
 SELECT ca_id, number, 'published', this_update, next_update, sequence, entries, length(der), NULL, der FROM crls;
 DROP TABLE crls;
 ALTER TABLE crls_new RENAME TO crls;
-CREATE INDEX crls_scope ON crls (ca_id, shard, delta, this_update, number);
+CREATE INDEX crls_scope ON crls (ca_id, shard, delta, this_update, number) WHERE der IS NOT NULL;
 
 -- What is NULL follows the settings of the server. Intervals are in seconds.
 CREATE TABLE revocation_policies (
