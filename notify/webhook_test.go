@@ -375,8 +375,9 @@ func TestRunDeliversWhileItLeads(t *testing.T) {
 	}
 
 	o.add("later")
-	idle := notify.New(notify.Config{URL: r.URL, Secret: []byte(secret), Store: o.db, Now: o.clock, Leads: func() bool { stop(); return false }})
 	ctx, stop = context.WithCancel(t.Context())
+	defer stop()
+	idle := notify.New(notify.Config{URL: r.URL, Secret: []byte(secret), Store: o.db, Now: o.clock, Leads: func() bool { stop(); return false }})
 	idle.Run(ctx)
 	if len(r.seen()) != 40 {
 		t.Error("a replica that does not lead delivered")

@@ -13,9 +13,9 @@ func likePattern(text string) string {
 	return "%" + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(text) + "%"
 }
 
-// filtered restricts a query on certificates, visibility aside. A certificate that is older than its column names is found
+// selected restricts a query on certificates, visibility aside. A certificate that is older than its column names is found
 // by its common name; in SQLite, which lowers ASCII only, by the letters of ASCII in any case and others as they are written.
-func filtered(q *gorm.DB, f ca.CertificateFilter) *gorm.DB {
+func selected(q *gorm.DB, f ca.CertificateFilter) *gorm.DB {
 	if f.IssuerID != nil {
 		q = q.Where("issuer_id = ?", *f.IssuerID)
 	}
