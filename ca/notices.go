@@ -55,10 +55,12 @@ func (a *Authority) Watch(ctx context.Context) {
 	if a.cfg.Notices == nil {
 		return
 	}
-	ticker := time.NewTicker(noticeEvery)
+	ticker := time.NewTicker(time.Second) // so that a replica that comes to lead begins at once
 	defer ticker.Stop()
+	var next time.Time
 	for {
-		if a.leads() {
+		if now := time.Now(); a.leads() && !now.Before(next) {
+			next = now.Add(noticeEvery)
 			if err := a.FindNotices(ctx); err != nil && ctx.Err() == nil {
 				a.failed("notices", err)
 			}

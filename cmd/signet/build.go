@@ -76,6 +76,10 @@ func (p *program) build(ctx context.Context, log *slog.Logger, addr net.Addr) (_
 	if err != nil {
 		return nil, err
 	}
+	webhookSecret, err := c.webhookSecret(log)
+	if err != nil {
+		return nil, err
+	}
 	if s.db, err = openDatabase(ctx, c, log, p.now, func(op string, took time.Duration, _ error) {
 		s.metrics.database.WithLabelValues(op).Observe(took.Seconds())
 	}); err != nil {
@@ -96,9 +100,7 @@ func (p *program) build(ctx context.Context, log *slog.Logger, addr net.Addr) (_
 		Now: p.now, Hooks: s.metrics.hooks(s.failed), Notices: c.notices(),
 	})
 	s.metrics.lookOut(s.authority)
-	if s.webhook, err = s.openWebhook(c); err != nil {
-		return nil, err
-	}
+	s.webhook = s.openWebhook(c.WebhookURL, webhookSecret)
 	if s.people, err = identity.New(identity.Config{
 		Store: s.db, Secret: secret, AccessTTL: c.AccessTokenTTL, RefreshTTL: c.RefreshTokenTTL,
 		AllowOpenRegistration: c.AllowUnauthenticatedRegistration, BcryptCost: c.PasswordCost, Now: p.now,

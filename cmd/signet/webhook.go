@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -41,21 +42,29 @@ func (c *Config) notices() *ca.NoticeConfig {
 	return &ca.NoticeConfig{Certificates: c.NotifyBefore, CAs: c.NotifyCABefore}
 }
 
-// openWebhook returns what delivers notifications, nil when there is no webhook.
-func (s *server) openWebhook(c *Config) (*notify.Webhook, error) {
+// webhookSecret is what notifications are signed with, nil when there is no webhook.
+func (c *Config) webhookSecret(log *slog.Logger) ([]byte, error) {
 	if c.WebhookURL == "" {
 		return nil, nil
 	}
-	secret, err := secretFrom(s.log, "webhook-secret-file", c.WebhookSecretFile, "SIGNET_WEBHOOK_SECRET")
+	secret, err := secretFrom(log, "webhook-secret-file", c.WebhookSecretFile, "SIGNET_WEBHOOK_SECRET")
 	if err != nil {
 		return nil, err
 	}
 	if len(secret) < notify.MinSecret {
 		return nil, usagef("--webhook-url needs a secret of at least %d characters in --webhook-secret-file: 'openssl rand -hex 32' makes a good one", notify.MinSecret)
 	}
+	return []byte(secret), nil
+}
+
+// openWebhook returns what delivers notifications, nil when there is no webhook.
+func (s *server) openWebhook(url string, secret []byte) *notify.Webhook {
+	if url == "" {
+		return nil
+	}
 	var failing atomic.Bool
 	return notify.New(notify.Config{
-		URL: c.WebhookURL, Secret: []byte(secret), UserAgent: "signet/" + programVersion(), Store: s.db,
+		URL: url, Secret: secret, UserAgent: "signet/" + programVersion(), Store: s.db,
 		Leads: s.authority.Leads, Now: s.now,
 		Attempted: func(e notify.Event, o notify.Outcome, err error) {
 			s.metrics.webhook.WithLabelValues(string(o)).Inc()
@@ -72,5 +81,5 @@ func (s *server) openWebhook(c *Config) (*notify.Webhook, error) {
 			}
 		},
 		Failed: func(err error) { s.failed("webhook", err) },
-	}), nil
+	})
 }
