@@ -10,6 +10,8 @@ import (
 	_ "crypto/sha256" // crypto.SHA256
 	_ "crypto/sha512" // crypto.SHA384, crypto.SHA512
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"fmt"
 	"sync"
 )
@@ -62,6 +64,24 @@ func algorithmOf(pub crypto.PublicKey) (*algorithm, error) {
 		return pureEd25519, nil
 	}
 	return nil, fmt.Errorf("unsupported public key type %T", pub)
+}
+
+// identifiers are the parts of the AlgorithmIdentifiers (RFC 4055, RFC 5758, RFC 8410).
+var identifiers = map[x509.SignatureAlgorithm]pkix.AlgorithmIdentifier{
+	x509.SHA256WithRSA:   {Algorithm: asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 11}, Parameters: asn1.NullRawValue},
+	x509.ECDSAWithSHA256: {Algorithm: asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2}},
+	x509.ECDSAWithSHA384: {Algorithm: asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 3}},
+	x509.ECDSAWithSHA512: {Algorithm: asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 4}},
+	x509.PureEd25519:     {Algorithm: asn1.ObjectIdentifier{1, 3, 101, 112}},
+}
+
+// identifier is the DER of the AlgorithmIdentifier.
+func (a *algorithm) identifier() []byte {
+	der, err := asn1.Marshal(identifiers[a.id])
+	if err != nil {
+		panic(err) // a constant that cannot be encoded
+	}
+	return der
 }
 
 // sign returns the key's signature over the message, which a [crypto.MessageSigner] hashes itself. It is not verified

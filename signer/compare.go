@@ -43,7 +43,8 @@ func compare(got, want *x509.Certificate, issuer []byte) error {
 		{"iPAddress", slices.EqualFunc(got.IPAddresses, want.IPAddresses, net.IP.Equal)},
 		{"uniformResourceIdentifier", len(got.URIs) == 0},
 		{"cRLDistributionPoints", slices.Equal(got.CRLDistributionPoints, want.CRLDistributionPoints)},
-		{"caIssuers", slices.Equal(got.IssuingCertificateURL, want.IssuingCertificateURL) && len(got.OCSPServer) == 0},
+		{"caIssuers", slices.Equal(got.IssuingCertificateURL, want.IssuingCertificateURL)},
+		{"ocsp", slices.Equal(got.OCSPServer, want.OCSPServer)},
 		{"extensions", sameExtensions(got, want)},
 	} {
 		if !field.same {
@@ -71,8 +72,11 @@ func sameExtensions(got, want *x509.Certificate) bool {
 	if len(want.CRLDistributionPoints) > 0 {
 		critical[oidCRLDistribution] = false
 	}
-	if len(want.IssuingCertificateURL) > 0 {
+	if len(want.IssuingCertificateURL)+len(want.OCSPServer) > 0 {
 		critical[oidAuthorityInfo] = false
+	}
+	for _, e := range want.ExtraExtensions {
+		critical[e.Id.String()] = e.Critical
 	}
 	for _, e := range got.Extensions {
 		c, expected := critical[e.Id.String()]

@@ -1,21 +1,22 @@
 package signer
 
 import (
-	"crypto"
-	"crypto/rand"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
+	"iter"
 	"math/big"
 	"time"
+
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
 // Revoked is one entry of a CRL (RFC 5280, section 5.3).
 type Revoked struct {
-	Serial *big.Int
-	At     time.Time
-	Reason int // CRLReason; 0 (unspecified) leaves the extension out
+	Serial         string // lower-case hex
+	At             time.Time
+	Reason         int       // CRLReason; 0 (unspecified) leaves the extension out; 8 (removeFromCRL) in deltas only
+	InvalidityDate time.Time // zero leaves the extension out
 }
 
 // CRL is what a revocation list shall say. Times are written in whole seconds; fractions are cut off.
@@ -23,82 +24,98 @@ type CRL struct {
 	Number     *big.Int
 	ThisUpdate time.Time
 	NextUpdate time.Time
-	Entries    []Revoked
+	Entries    iter.Seq2[Revoked, error] // each serial number once; nil: none
+
+	Base              *big.Int // the list is a delta to the complete one of this number (RFC 5280, section 5.2.4)
+	DistributionPoint string   // URL of the shard that the list is complete for (section 5.2.5); "": everything
+	FreshestURL       string   // where its delta is (section 5.2.6); "": there is none
 }
 
-// SignCRL signs a complete CRL with number and authority key identifier, verifies it and returns its DER. Failures
-// of the key wrap [ErrKey].
-func (i *Issuer) SignCRL(c CRL) ([]byte, error) {
-	list, err := c.list()
+// SignCRL signs a CRL with number and authority key identifier, verifies the signature and returns its DER and how many
+// entries it has. Entries are encoded as they come: memory is that of the list. Failures of the key wrap [ErrKey]; those of
+// Entries are returned as they are.
+func (i *Issuer) SignCRL(c CRL) (der []byte, entries int, err error) {
+	if err := c.check(); err != nil {
+		return nil, 0, fmt.Errorf("build CRL: %w", err)
+	}
+	extensions, err := c.extensions(i.certificate.SubjectKeyId)
 	if err != nil {
-		return nil, fmt.Errorf("build CRL: %w", err)
+		return nil, 0, fmt.Errorf("build extensions of CRL %s: %w", c.Number, err)
 	}
-	list.SignatureAlgorithm = i.algorithm.id
-	key := &witness{Signer: i.key}
-	der, err := x509.CreateRevocationList(rand.Reader, list, i.certificate, key)
-	switch {
-	case err != nil && key.asked:
-		return nil, fmt.Errorf("sign CRL %s: %w: %w", c.Number, ErrKey, err)
-	case err != nil:
-		return nil, fmt.Errorf("build CRL: %w", err)
-	}
-	parsed, err := x509.ParseRevocationList(der)
+	head, err := c.head(i)
 	if err != nil {
-		return nil, fmt.Errorf("parse CRL %s: %w", c.Number, err)
+		return nil, 0, fmt.Errorf("build header of CRL %s: %w", c.Number, err)
 	}
-	// CreateRevocationList verified against what the key says of itself; the certificate has the last word.
-	if err := parsed.CheckSignatureFrom(i.certificate); err != nil {
-		return nil, fmt.Errorf("verify signature of CRL %s: %w: %w", c.Number, ErrKey, err)
+	// Headers are written in front of the entries once their length is known.
+	list := newPrefixed(len(head) + 3*maxHeader)
+	if c.Entries != nil {
+		for e, err := range c.Entries {
+			if err != nil {
+				return nil, 0, err
+			}
+			if list.data, err = c.appendEntry(list.data, e); err != nil {
+				return nil, 0, fmt.Errorf("build CRL %s: %w", c.Number, err)
+			}
+			entries++
+		}
 	}
-	return der, nil
+	if entries > 0 {
+		list.header(asn1.SEQUENCE)
+	}
+	list.prepend(head)
+	list.data = append(list.data, extensions...)
+	list.header(asn1.SEQUENCE)
+	tbs := list.bytes()
+
+	signature, err := i.algorithm.sign(i.key, tbs)
+	if err != nil {
+		return nil, 0, fmt.Errorf("sign CRL %s: %w: %w", c.Number, ErrKey, err)
+	}
+	if err := i.algorithm.verify(i.certificate.PublicKey, tbs, signature); err != nil {
+		return nil, 0, fmt.Errorf("verify signature of CRL %s: %w: %w", c.Number, ErrKey, err)
+	}
+	b := cryptobyte.NewBuilder(list.data)
+	b.AddBytes(i.algorithm.identifier())
+	b.AddASN1BitString(signature)
+	if list.data, err = b.Bytes(); err != nil {
+		return nil, 0, fmt.Errorf("assemble CRL %s: %w", c.Number, err)
+	}
+	list.header(asn1.SEQUENCE)
+	return list.bytes(), entries, nil
 }
 
-// list checks the CRL and translates it for x509.CreateRevocationList.
-func (c CRL) list() (*x509.RevocationList, error) {
+func (c CRL) check() error {
 	this, next := wholeSecond(c.ThisUpdate), wholeSecond(c.NextUpdate)
 	switch {
 	case c.Number == nil || c.Number.Sign() <= 0:
-		return nil, errors.New("CRL number is not positive")
+		return errors.New("CRL number is not positive")
 	case c.ThisUpdate.IsZero() || !next.After(this):
-		return nil, errors.New("nextUpdate is not after thisUpdate")
+		return errors.New("nextUpdate is not after thisUpdate")
+	case c.Base != nil && (c.Base.Sign() <= 0 || c.Base.Cmp(c.Number) > 0):
+		return fmt.Errorf("base %s of a delta is not a list before number %s", c.Base, c.Number)
+	case c.Base != nil && c.FreshestURL != "":
+		return errors.New("a delta has no delta (RFC 5280, section 5.2.6)")
 	}
-	entries := make([]x509.RevocationListEntry, len(c.Entries))
-	seen := make(map[string]bool, len(c.Entries))
-	for n, e := range c.Entries {
-		switch {
-		case !validSerial(e.Serial):
-			return nil, errors.New("serial number of an entry is not positive or is longer than 20 octets")
-		case seen[string(e.Serial.Bytes())]:
-			return nil, fmt.Errorf("serial number %x is listed twice", e.Serial)
-		case e.At.IsZero():
-			return nil, fmt.Errorf("revocation date of %x is missing", e.Serial)
-		case !validReason(e.Reason):
-			return nil, fmt.Errorf("reason %d of %x is not one of a complete CRL", e.Reason, e.Serial)
+	for _, u := range []string{c.DistributionPoint, c.FreshestURL} {
+		if u == "" {
+			continue
 		}
-		seen[string(e.Serial.Bytes())] = true
-		entries[n] = x509.RevocationListEntry{SerialNumber: e.Serial, RevocationTime: wholeSecond(e.At), ReasonCode: e.Reason}
+		if err := checkURL(u); err != nil {
+			return err
+		}
 	}
-	return &x509.RevocationList{Number: c.Number, ThisUpdate: this, NextUpdate: next, RevokedCertificateEntries: entries}, nil
+	return nil
 }
 
-// validReason reports whether r is a CRLReason that a complete CRL may give: 7 is not assigned, and 8,
-// removeFromCRL, is for delta CRLs only (RFC 5280, section 5.3.1).
-func validReason(r int) bool { return r >= 0 && r <= 10 && r != 7 && r != 8 }
-
-// witness tells whether the key was asked, which separates failures of the key from defects of the list.
-type witness struct {
-	crypto.Signer
-	asked bool
-}
-
-// Sign implements crypto.Signer.
-func (w *witness) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
-	w.asked = true
-	return w.Signer.Sign(rand, digest, opts)
-}
-
-// SignMessage implements crypto.MessageSigner.
-func (w *witness) SignMessage(rand io.Reader, message []byte, opts crypto.SignerOpts) ([]byte, error) {
-	w.asked = true
-	return crypto.SignMessage(w.Signer, rand, message, opts)
+// checkEntry refuses what a relying party could not read.
+func (c CRL) checkEntry(e Revoked) error {
+	switch {
+	case e.At.IsZero():
+		return fmt.Errorf("revocation date of %s is missing", e.Serial)
+	case e.Reason == 8 && c.Base == nil:
+		return fmt.Errorf("reason 8 (removeFromCRL) of %s is not one of a complete CRL", e.Serial)
+	case e.Reason < 0 || e.Reason > 10 || e.Reason == 7: // RFC 5280, section 5.3.1: 7 is not assigned
+		return fmt.Errorf("reason %d of %s is unknown", e.Reason, e.Serial)
+	}
+	return nil
 }

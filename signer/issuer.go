@@ -41,8 +41,10 @@ func NewIssuer(certificate []byte, key crypto.Signer) (*Issuer, error) {
 
 // Ready reports whether the key is there to sign, without asking it for a signature: what is announced before it is
 // signed need not be announced in vain. It waits for a key that may be back in a moment. Errors wrap [ErrKey].
-func (i *Issuer) Ready() error {
-	key, ok := i.key.(interface{ Ready() error })
+func (i *Issuer) Ready() error { return ready(i.key) }
+
+func ready(k crypto.Signer) error {
+	key, ok := k.(interface{ Ready() error })
 	if !ok {
 		return nil
 	}

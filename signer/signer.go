@@ -39,6 +39,8 @@ const (
 	UsageClient
 	UsageDualPurpose
 	UsageCA
+
+	usageResponder
 )
 
 // Template is what a certificate shall say. Serial, issuer name, key identifiers and signature algorithm are added

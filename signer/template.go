@@ -42,6 +42,9 @@ func (t Template) certificate() (*x509.Certificate, error) {
 	}
 	c.KeyUsage, c.ExtKeyUsage = keyUsages(t.Usage, t.PublicKey)
 	c.IsCA = t.Usage == UsageCA
+	if t.Usage == usageResponder {
+		c.ExtraExtensions = []pkix.Extension{{Id: oidNoCheck, Value: asn1.NullBytes}}
+	}
 	if t.PathLength != nil {
 		c.MaxPathLen, c.MaxPathLenZero = *t.PathLength, *t.PathLength == 0
 	}
@@ -61,7 +64,7 @@ func (t Template) certificate() (*x509.Certificate, error) {
 // the linter to say.
 func (t Template) check() error {
 	switch {
-	case t.Usage < UsageServer || t.Usage > UsageCA:
+	case t.Usage < UsageServer || t.Usage > usageResponder:
 		return fmt.Errorf("usage %d is unknown", t.Usage)
 	case len(t.Subject) == 0:
 		return errors.New("subject is missing (an empty one is the empty sequence)")
@@ -101,6 +104,8 @@ func keyUsages(u Usage, pub crypto.PublicKey) (x509.KeyUsage, []x509.ExtKeyUsage
 		return server, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	case UsageClient:
 		return x509.KeyUsageDigitalSignature, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	case usageResponder:
+		return x509.KeyUsageDigitalSignature, []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning}
 	case UsageDualPurpose:
 		return server, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 	}
@@ -113,14 +118,11 @@ func keyIdentifier(pub crypto.PublicKey) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode public key: %w", err)
 	}
-	var info struct {
-		Algorithm pkix.AlgorithmIdentifier
-		PublicKey asn1.BitString
+	bits, err := subjectPublicKey(der)
+	if err != nil {
+		return nil, err
 	}
-	if _, err := asn1.Unmarshal(der, &info); err != nil {
-		return nil, fmt.Errorf("decode public key: %w", err)
-	}
-	sum := sha256.Sum256(info.PublicKey.RightAlign())
+	sum := sha256.Sum256(bits)
 	return sum[:20], nil
 }
 
