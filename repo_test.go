@@ -32,11 +32,12 @@ var mayImport = map[string][]string{
 	"keystore": nil,
 	"evidence": nil,
 	"api/wire": nil,
+	"notify":   nil,
 
 	"client":   {"api/wire"},
 	"identity": {"policy", "fault", "audit"},
 	"ca":       {"policy", "signer", "evidence", "fault", "audit"},
-	"store":    {"ca", "evidence", "identity", "policy", "fault", "audit"},
+	"store":    {"ca", "evidence", "identity", "notify", "policy", "fault", "audit"},
 	"softhsm":  {"keystore"},
 
 	"keystore/worker": {"keystore"},
@@ -49,7 +50,7 @@ var mayImport = map[string][]string{
 	"softhsm/softhsmtest":   {"softhsm", "keystore"},
 	"keystore/tokentest":    nil,
 	"store/pgtest":          nil,
-	"ca/catest":             {"ca", "audit", "evidence", "fault", "policy"},
+	"ca/catest":             {"ca", "notify", "audit", "evidence", "fault", "policy"},
 	"identity/identitytest": {"identity", "audit", "fault", "policy"},
 	"api/contract":          {"api", "api/wire"},
 }
