@@ -1,7 +1,7 @@
 package api_test
 
 import (
-		"crypto/x509"
+	"crypto/x509"
 	"encoding/pem"
 	"fmt"
 	"net/http"
