@@ -55,8 +55,10 @@ type Hooks struct {
 	Refused   func(step string) // "permission", "policy", "lint", "token", "store"
 	Published func(entries int, took time.Duration)
 	Drilled   func(t Trigger, g evidence.Grade)
-	Locked    func(locked bool)            // a CA was locked, or unlocked
-	Failed    func(task string, err error) // background work: "crl", "feed", "lease", "reconcile", "drill"
+	Locked    func(locked bool)                    // a CA was locked, or unlocked
+	Answered  func(outcome string)                 // an OCSP request: "cached", "signed", "unknown" (signed too), "refused"
+	Responder func(caID int64, notAfter time.Time) // an OCSP responder was certified
+	Failed    func(task string, err error)         // background work: "crl", "feed", "lease", "reconcile", "drill", "responder", "ocsp", "presign"
 }
 
 // CreateCARequest asks for a new CA. Nil pointers take the default named beside them.
@@ -123,6 +125,7 @@ type Authority struct {
 	staged    sync.Map // CA id -> time.Time: when lists were signed ahead last
 	lease     lease
 	feed      feed
+	ocsp      *answerDesk
 	listeners []changed
 	running   atomic.Bool // Run
 	pauses    sync.Map    // CA id -> time.Time: until then nothing is reserved, as its key has just failed to sign
@@ -136,6 +139,8 @@ func New(cfg Config) *Authority {
 	a.publisher = newPublisher(cfg.CRLCoalesce, a.publishShards)
 	a.lists = newListCache(cfg.Now)
 	a.lease.holder = rand.Text()
+	a.ocsp = newAnswerDesk(a.cfg)
+	a.onChange(a.statusChanged)
 	return a
 }
 

@@ -242,6 +242,7 @@ func (p *press) store(ctx context.Context, lists []List, start time.Time) error 
 	}
 	for _, l := range lists {
 		if !l.ThisUpdate.After(start) {
+			l.State = ListPublished
 			p.lists.replace(l)
 		}
 	}

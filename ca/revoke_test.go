@@ -2,8 +2,10 @@ package ca_test
 
 import (
 	"crypto/x509"
+	"encoding/asn1"
 	"math/big"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -211,6 +213,143 @@ func TestCRLSchedule(t *testing.T) {
 	}
 	if !list.ThisUpdate.Equal(w.clock.Now()) || !list.NextUpdate.Equal(w.clock.Now().Add(7*24*time.Hour)) {
 		t.Fatalf("window %v to %v", list.ThisUpdate, list.NextUpdate)
+	}
+}
+
+// entry is what a list says of a serial number.
+func entry(list *x509.RevocationList, serial string) (e x509.RevocationListEntry, listed bool) {
+	for _, e := range list.RevokedCertificateEntries {
+		if e.SerialNumber.Text(16) == serial {
+			return e, true
+		}
+	}
+	return e, false
+}
+
+func TestAStrongerReasonReplacesAWeakerOne(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	root := w.createCA(t, acmeAdmin, nil)
+	for _, tt := range []struct {
+		first, then string
+		code        int // in the list afterwards
+		refused     bool
+	}{
+		{"superseded", "keyCompromise", 1, false},
+		{"", "aACompromise", 10, false},
+		{"certificateHold", "keyCompromise", 1, false},
+		{"certificateHold", "superseded", 4, false},
+		{"certificateHold", "", 0, false},
+		{"certificateHold", "certificateHold", 6, true},
+		{"superseded", "certificateHold", 4, true},
+		{"superseded", "cessationOfOperation", 4, true},
+		{"keyCompromise", "keyCompromise", 1, true},
+		{"keyCompromise", "cACompromise", 1, true},
+		{"keyCompromise", "superseded", 1, true},
+	} {
+		t.Run(tt.first+" then "+tt.then, func(t *testing.T) {
+			cert := w.issue(t, acmeAdmin, root.ID)
+			if _, err := w.Revoke(t.Context(), acmeAdmin, cert.ID, ca.RevokeRequest{Reason: tt.first}); err != nil {
+				t.Fatal(err)
+			}
+			at := w.clock.Now()
+			w.clock.advance(time.Minute)
+			_, err := w.Revoke(t.Context(), acmeAdmin, cert.ID, ca.RevokeRequest{Reason: tt.then})
+			if tt.refused {
+				wantFault(t, err, fault.Conflict, "Certificate is already revoked")
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			e, listed := entry(w.crl(t, root), cert.Serial)
+			if !listed || e.ReasonCode != tt.code || !e.RevocationTime.Equal(at) {
+				t.Fatalf("listed %v: %+v, want reason %d since %s", listed, e, tt.code, at)
+			}
+		})
+	}
+}
+
+func TestAHoldEnds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	root := w.createCA(t, acmeAdmin, nil)
+	cert := w.issue(t, acmeAdmin, root.ID)
+	_, err := w.Release(t.Context(), acmeAdmin, cert.ID, "")
+	wantFault(t, err, fault.Conflict, "Certificate is not on hold")
+	for range 2 {
+		if _, err := w.Revoke(t.Context(), acmeAdmin, cert.ID, ca.RevokeRequest{Reason: "certificateHold: lost badge"}); err != nil {
+			t.Fatal(err)
+		}
+		if e, _ := entry(w.crl(t, root), cert.Serial); e.ReasonCode != 6 {
+			t.Fatalf("entry %+v", e)
+		}
+		_, err = w.Release(t.Context(), acmeUser, cert.ID, "")
+		wantFault(t, err, fault.Forbidden, "")
+		_, err = w.Release(t.Context(), acmeAdmin, cert.ID, string(make([]byte, ca.MaxReasonText+1)))
+		wantFault(t, err, fault.Invalid, "reason must have at most")
+		got, err := w.Release(t.Context(), acmeAdmin, cert.ID, "badge found")
+		if err != nil || got.Status(w.clock.Now()) != "valid" {
+			t.Fatalf("%s, %v", got.State, err)
+		}
+		if _, listed := entry(w.crl(t, root), cert.Serial); listed {
+			t.Fatal("what was released is still listed")
+		}
+	}
+	if d := w.last(t, audit.CertRelease).Detail; !strings.Contains(d, cert.Serial) || !strings.Contains(d, "badge found") {
+		t.Errorf("detail %q", d)
+	}
+	if _, err := w.Revoke(t.Context(), acmeAdmin, cert.ID, ca.RevokeRequest{Reason: "superseded"}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = w.Release(t.Context(), acmeAdmin, cert.ID, "")
+	wantFault(t, err, fault.Conflict, "Certificate is not on hold")
+}
+
+func TestInvalidityDate(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	root := w.createCA(t, acmeAdmin, nil)
+	cert := w.issue(t, acmeAdmin, root.ID)
+	for _, tt := range []struct {
+		at   time.Time
+		want string
+	}{
+		{w.clock.Now().Add(2 * time.Second), "must not be in the future"},
+		{time.Date(1969, 12, 31, 23, 59, 59, 0, time.UTC), "must not be before 1970"},
+		{time.Time{}, "must not be before 1970"},
+	} {
+		_, err := w.Revoke(t.Context(), acmeAdmin, cert.ID, ca.RevokeRequest{InvalidityDate: &tt.at})
+		wantFault(t, err, fault.Invalid, tt.want)
+	}
+	at := w.clock.Now().Add(-48 * time.Hour)
+	if _, err := w.Revoke(t.Context(), acmeAdmin, cert.ID, ca.RevokeRequest{Reason: "keyCompromise", InvalidityDate: &at}); err != nil {
+		t.Fatal(err)
+	}
+	e, _ := entry(w.crl(t, root), cert.Serial)
+	var got time.Time
+	for _, x := range e.Extensions {
+		if x.Id.String() == "2.5.29.24" {
+			if _, err := asn1.UnmarshalWithParams(x.Value, &got, "generalized"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if !got.Equal(at) {
+		t.Errorf("invalidityDate %s, want %s", got, at)
+	}
+}
+
+func TestWhatIsNoReasonToRevoke(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	root := w.createCA(t, acmeAdmin, nil)
+	child := w.createCA(t, acmeAdmin, func(r *ca.CreateCARequest) { r.Name, r.SubjectDN, r.ParentID = "Issuing", "CN=Issuing", &root.ID })
+	cert := w.issue(t, acmeAdmin, child.ID)
+	_, err := w.Revoke(t.Context(), acmeAdmin, cert.ID, ca.RevokeRequest{Reason: "remove_from_CRL"})
+	wantFault(t, err, fault.Invalid, "removeFromCRL is no reason")
+	_, err = w.RevokeCA(t.Context(), acmeAdmin, child.ID, ca.RevokeRequest{Reason: "certificate hold"})
+	wantFault(t, err, fault.Invalid, "a CA cannot be on hold")
+	if n := len(w.crl(t, root).RevokedCertificateEntries) + len(w.crl(t, child).RevokedCertificateEntries); n != 0 {
+		t.Errorf("%d entries", n)
 	}
 }
 

@@ -19,6 +19,7 @@ type Store interface {
 	LeaseStore
 	ExpiryStore
 	NoticeStore
+	StatusStore
 
 	// CreateCA records the intent to create a CA: state Pending, no key yet. It assigns the ID, which is never
 	// used again.
