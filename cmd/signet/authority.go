@@ -21,5 +21,6 @@ func (c *Config) authority() ca.Config {
 	return ca.Config{
 		CRLValidity: c.CRLValidity, CRLRefresh: c.CRLRefresh, CRLOverlap: c.CRLOverlap, CRLCoalesce: c.CRLCoalesce,
 		LeaseTTL: c.LeaseTTL, OCSP: o, DrillInterval: c.KeyDrillInterval, Version: programVersion(),
+		Notices: c.notices(),
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"signet/ca"
 	"signet/identity"
 	"signet/keystore"
+	"signet/notify"
 	"signet/store"
 )
 
@@ -42,6 +43,7 @@ type server struct {
 	keys      ca.Keys
 	authority *ca.Authority
 	people    *identity.Service
+	webhook   *notify.Webhook // nil: nobody is told
 	ready     *readiness
 	handler   http.Handler
 	labels    string // of the tokens, for people
@@ -74,6 +76,10 @@ func (p *program) build(ctx context.Context, log *slog.Logger, addr net.Addr) (_
 	if err != nil {
 		return nil, err
 	}
+	webhookSecret, err := c.webhookSecret(log)
+	if err != nil {
+		return nil, err
+	}
 	if s.db, err = openDatabase(ctx, c, log, p.now, func(op string, took time.Duration, _ error) {
 		s.metrics.database.WithLabelValues(op).Observe(took.Seconds())
 	}); err != nil {
@@ -92,6 +98,8 @@ func (p *program) build(ctx context.Context, log *slog.Logger, addr net.Addr) (_
 	settings.Store, settings.Keys, settings.PublicURL = p.store(s.db), s.keys, base
 	settings.Now, settings.Hooks = p.now, s.metrics.hooks(s.failed)
 	s.authority = ca.New(settings)
+	s.metrics.lookOut(s.authority)
+	s.webhook = s.openWebhook(c.WebhookURL, webhookSecret)
 	if s.people, err = identity.New(identity.Config{
 		Store: s.db, Secret: secret, AccessTTL: c.AccessTokenTTL, RefreshTTL: c.RefreshTokenTTL,
 		AllowOpenRegistration: c.AllowUnauthenticatedRegistration, BcryptCost: c.PasswordCost, Now: p.now,

@@ -145,7 +145,15 @@ CREATE TABLE notifications (
     attempts        integer     NOT NULL DEFAULT 0,
     next_attempt_at timestamptz NOT NULL,
     delivered_at    timestamptz,
+    given_up_at     timestamptz,
     last_error      text        NOT NULL DEFAULT ''
 );
 CREATE UNIQUE INDEX notifications_key ON notifications (key);
-CREATE INDEX notifications_due ON notifications (next_attempt_at) WHERE delivered_at IS NULL;
+CREATE INDEX notifications_due ON notifications (next_attempt_at) WHERE delivered_at IS NULL AND given_up_at IS NULL;
+CREATE INDEX notifications_created ON notifications (created_at);
+
+-- How far the searches for occasions came: everything that ends until then was found.
+CREATE TABLE notification_searches (
+    name  text PRIMARY KEY,
+    until timestamptz NOT NULL
+);
