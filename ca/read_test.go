@@ -118,7 +118,7 @@ func TestDeleteCA(t *testing.T) {
 		_, err = w.Issue(t.Context(), superuser, serverRequest(child.ID))
 		wantFault(t, err, fault.NotFound, "")
 		wantFault(t, w.RefuseCAKey(t.Context(), superuser, child.ID), fault.NotFound, "")
-		if _, n, _ := w.Certificates(t.Context(), superuser, nil, ca.Page{Limit: 1}); n != 0 {
+		if _, n, _ := w.Certificates(t.Context(), superuser, ca.CertificateFilter{}, ca.Page{Limit: 1}); n != 0 {
 			t.Errorf("%d certificates listed", n)
 		}
 	})

@@ -41,7 +41,7 @@ func operations(t *testing.T) []operation {
 		{
 			name: "create a root CA",
 			steps: []string{"before CreateCA", "after CreateCA", "after Generate", "after ReserveCA", "after Sign", "after CompleteCA",
-				"after BeginCRL", "after CompleteCRL"},
+				"after BeginList", "after CompleteLists"},
 			send: func(c *client, _ int64) { createCA(c, nil) },
 		},
 		{
@@ -51,7 +51,7 @@ func operations(t *testing.T) []operation {
 		},
 		{
 			name:  "revoke",
-			steps: []string{"before Revoke", "after Revoke", "after BeginCRL", "after Sign", "after CompleteCRL"},
+			steps: []string{"before Revoke", "after Revoke", "after BeginList", "after Sign", "after CompleteLists"},
 			send: func(c *client, authority int64) {
 				all := c.list(fmt.Sprintf("/api/v1/certificates/?ca_id=%d", authority))
 				i := slices.IndexFunc(all, func(o object) bool { return o["status"] == "valid" })

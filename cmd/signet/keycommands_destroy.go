@@ -59,7 +59,7 @@ func (c *keyDestroyCommand) ofCA(in *invocation, d *desk) error {
 
 // lastCRL says until when relying parties learn what is revoked.
 func (d *desk) lastCRL(ctx context.Context, c ca.CA) string {
-	crl, err := d.db.LatestCRL(ctx, c.ID)
+	list, _, err := d.db.CurrentList(ctx, ca.ListScope{CAID: c.ID}, time.Now())
 	switch {
 	case fault.Is(err, fault.NotFound):
 		return "It never published one."
@@ -67,7 +67,7 @@ func (d *desk) lastCRL(ctx context.Context, c ca.CA) string {
 		return "Its last one could not be read: " + err.Error()
 	}
 	return fmt.Sprintf("Its last one, number %d with %d entries, stays served and is valid until %s; certificates of this CA that end later can then no longer be checked.",
-		crl.Number, crl.Entries, crl.NextUpdate.UTC().Format(time.RFC3339))
+		list.Number, list.Entries, list.NextUpdate.UTC().Format(time.RFC3339))
 }
 
 // remains looks on every token for a copy of the key under another CKA_ID. Ending that is another ceremony, and its

@@ -112,16 +112,16 @@ func (s crashStore) Complete(ctx context.Context, id int64, der, sealed []byte, 
 	return around("Complete", func() (ca.Certificate, error) { return s.Store.Complete(ctx, id, der, sealed, e) })
 }
 
-func (s crashStore) Revoke(ctx context.Context, id int64, r ca.Revocation, e audit.Event) (ca.Certificate, error) {
-	return around("Revoke", func() (ca.Certificate, error) { return s.Store.Revoke(ctx, id, r, e) })
+func (s crashStore) Revoke(ctx context.Context, id int64, r ca.Revocation, replaces []int, e audit.Event) (ca.Certificate, error) {
+	return around("Revoke", func() (ca.Certificate, error) { return s.Store.Revoke(ctx, id, r, replaces, e) })
 }
 
-func (s crashStore) BeginCRL(ctx context.Context, id int64) (ca.CRL, error) {
-	return around("BeginCRL", func() (ca.CRL, error) { return s.Store.BeginCRL(ctx, id) })
+func (s crashStore) BeginList(ctx context.Context, scope ca.ListScope, at time.Time) (ca.List, error) {
+	return around("BeginList", func() (ca.List, error) { return s.Store.BeginList(ctx, scope, at) })
 }
 
-func (s crashStore) CompleteCRL(ctx context.Context, c ca.CRL, e audit.Event) error {
-	return around0("CompleteCRL", func() error { return s.Store.CompleteCRL(ctx, c, e) })
+func (s crashStore) CompleteLists(ctx context.Context, lists []ca.List, e audit.Event) error {
+	return around0("CompleteLists", func() error { return s.Store.CompleteLists(ctx, lists, e) })
 }
 
 type crashKeys struct{ ca.Keys }
