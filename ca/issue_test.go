@@ -190,7 +190,7 @@ func TestTokenAwayDuringSigning(t *testing.T) {
 		wantFault(t, err, fault.Unavailable, "the signing token is not available")
 	}
 
-	certs, total, _ := w.Certificates(t.Context(), acmeAdmin, nil, ca.Page{Limit: 10})
+	certs, total, _ := w.Certificates(t.Context(), acmeAdmin, ca.CertificateFilter{}, ca.Page{Limit: 10})
 	if total != 1 || len(certs) != 1 {
 		t.Fatalf("%d certificates listed, want the one that was answered", total)
 	}

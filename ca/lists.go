@@ -11,7 +11,7 @@ import (
 // ListScope names a list: the complete or delta CRL of one shard of a CA.
 type ListScope struct {
 	CAID  int64
-	Shard int // 0: the list of certificates that name no partition
+	Shard int // 0: the list of everything, which certificates outside shards name
 	Delta bool
 }
 
@@ -84,7 +84,7 @@ type ListStore interface {
 	RevocationStates(ctx context.Context) ([]RevocationState, error)
 	// ChangedSerials lists what changed in the ledger of a CA after a sequence, at most limit.
 	ChangedSerials(ctx context.Context, caID, after int64, limit int) ([]RevokedEntry, error)
-	// RevokedEntries streams what changed in a shard after a sequence (-1: everything), released entries included, without
+	// RevokedEntries streams what changed in a shard (0: in all of them) after a sequence (-1: everything), released entries included, without
 	// what had expired at notExpiredAt. One consistent view; memory does not grow with it.
 	RevokedEntries(ctx context.Context, caID int64, shard int, changedAfter int64, notExpiredAt time.Time) iter.Seq2[RevokedEntry, error]
 

@@ -58,7 +58,7 @@ func (a *Authority) publishShards(ctx context.Context, caID int64, shards []int)
 			continue
 		}
 		if lists == nil {
-			if lists, err = a.openPress(ctx, caID, p, states); err != nil {
+			if lists, err = a.openPress(ctx, caID, p); err != nil {
 				return err
 			}
 		}
@@ -75,15 +75,14 @@ var errOvertaken = errors.New("another replica was faster")
 // press signs the lists of a CA.
 type press struct {
 	*Authority
-	ca          CA
-	issuer      *signer.Issuer
-	policy      RevocationPolicy // in effect
-	urls        urls
-	partitioned bool // the CA has shards: each list says which one it is
+	ca     CA
+	issuer *signer.Issuer
+	policy RevocationPolicy // in effect
+	urls   urls
 }
 
 // openPress finds what signs the lists of a CA. It fails while the token does not sign: no number is taken then.
-func (a *Authority) openPress(ctx context.Context, caID int64, p RevocationPolicy, states map[int]shardState) (*press, error) {
+func (a *Authority) openPress(ctx context.Context, caID int64, p RevocationPolicy) (*press, error) {
 	c, err := a.cfg.Store.PublicCA(ctx, caID)
 	if err != nil {
 		return nil, fmt.Errorf("find CA: %w", err)
@@ -99,7 +98,7 @@ func (a *Authority) openPress(ctx context.Context, caID int64, p RevocationPolic
 	if err != nil {
 		return nil, fmt.Errorf("look whether the CA can sign: %w", err)
 	}
-	return &press{a, c, issuer, p, a.urls(c), p.Shards > 0 || len(states) > 1}, nil
+	return &press{a, c, issuer, p, a.urls(c)}, nil
 }
 
 // publish signs and stores what a shard needs now.
@@ -219,7 +218,7 @@ func (p *press) signDelta(d List, entries iter.Seq2[signer.Revoked, error]) (Lis
 // scope (RFC 5280, section 5.2.4).
 func (p *press) crl(l List) signer.CRL {
 	c := signer.CRL{Number: big.NewInt(l.Number), ThisUpdate: l.ThisUpdate, NextUpdate: l.NextUpdate}
-	if p.partitioned {
+	if l.Shard > 0 { // without it, a list is complete for everything that the CA has issued
 		c.DistributionPoint = p.urls.list(l.Shard, false)
 	}
 	return c

@@ -37,7 +37,7 @@ func (a *Authority) signAhead(ctx context.Context, caID int64, p RevocationPolic
 	for shard, s := range states {
 		for n := 0; n < maxStaged && p.lacksFuture(s, now); n++ {
 			if lists == nil {
-				if lists, err = a.openPress(ctx, caID, p, states); err != nil {
+				if lists, err = a.openPress(ctx, caID, p); err != nil {
 					return err
 				}
 				a.staged.Store(caID, time.Now())

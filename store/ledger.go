@@ -160,9 +160,13 @@ func (db *DB) ChangedSerials(ctx context.Context, caID, after int64, limit int) 
 func (db *DB) RevokedEntries(ctx context.Context, caID int64, shard int, changedAfter int64, notExpiredAt time.Time) iter.Seq2[ca.RevokedEntry, error] {
 	return func(yield func(ca.RevokedEntry, error) bool) {
 		start := time.Now()
-		err := db.classify(db.stream(ctx, func(r revocationRow) bool { return yield(r.entry(), nil) }, `
-			SELECT serial, shard, sequence, revoked_at, reason, invalidity_date, not_after, released FROM revocations
-			WHERE ca_id = ? AND shard = ? AND sequence > ? AND not_after >= ?`, caID, shard, changedAfter, at(notExpiredAt)))
+		query := `SELECT serial, shard, sequence, revoked_at, reason, invalidity_date, not_after, released FROM revocations
+			WHERE ca_id = ? AND sequence > ? AND not_after >= ?`
+		args := []any{caID, changedAfter, at(notExpiredAt)}
+		if shard > 0 {
+			query, args = query+" AND shard = ?", append(args, shard)
+		}
+		err := db.classify(db.stream(ctx, func(r revocationRow) bool { return yield(r.entry(), nil) }, query, args...))
 		db.observe("RevokedEntries", time.Since(start), err)
 		if err != nil {
 			yield(ca.RevokedEntry{}, err)

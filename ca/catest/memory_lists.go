@@ -61,7 +61,7 @@ func (m *Memory) RevokedEntries(ctx context.Context, caID int64, shard int, chan
 			return
 		}
 		all := m.entries(caID, func(e *ca.RevokedEntry) bool {
-			return e.Shard == shard && e.Sequence > changedAfter && !e.NotAfter.Before(instant(notExpiredAt))
+			return (shard == 0 || e.Shard == shard) && e.Sequence > changedAfter && !e.NotAfter.Before(instant(notExpiredAt))
 		})
 		m.mu.Unlock()
 		for _, e := range all {

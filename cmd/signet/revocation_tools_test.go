@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -71,12 +72,17 @@ func (p *relyingParty) write(name string, data []byte) {
 	}
 }
 
+// wholeList is the path of the list of everything in that of a shard.
+var wholeList = regexp.MustCompile(`^.*/crl/[^/]+`)
+
 // fetch writes a list, and its delta if there is one.
 func (p *relyingParty) fetch(leaf *x509.Certificate) (delta bool) {
 	p.t.Helper()
 	path := pathOf(leaf.CRLDistributionPoints[0])
 	der := p.r.raw(http.StatusOK, "GET", path, nil)
 	p.write("list.crl", pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der}))
+	whole := p.r.raw(http.StatusOK, "GET", wholeList.FindString(path), nil)
+	p.write("whole.crl", pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: whole}))
 	status, der, err := p.r.do("GET", path+"/delta", nil)
 	if err != nil {
 		p.t.Fatal(err)
@@ -89,6 +95,9 @@ func (p *relyingParty) fetch(leaf *x509.Certificate) (delta bool) {
 var verdicts = map[string]func(p *relyingParty, leaf *x509.Certificate) (string, bool){
 	"openssl verify -crl_check_all": func(p *relyingParty, leaf *x509.Certificate) (string, bool) {
 		args := []string{"verify", "-x509_strict", "-crl_check_all", "-extended_crl", "-CAfile", "ca.pem", "-CRLfile", "list.crl"}
+		if wholeList.FindString(leaf.CRLDistributionPoints[0]) != leaf.CRLDistributionPoints[0] {
+			args = append(args, "-CRLfile", "whole.crl") // for the root, which names no shard
+		}
 		if p.fetch(leaf) {
 			args = append(args, "-use_deltas", "-CRLfile", "delta.crl")
 		}
