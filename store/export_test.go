@@ -83,6 +83,16 @@ func (db *DB) CheckVersion1(t *testing.T) {
 	}
 }
 
+// InsertPendingResponder writes the reservation of a responder's certificate, made at noon.
+func (db *DB) InsertPendingResponder(t *testing.T, caID int64, serial string) {
+	t.Helper()
+	err := db.writer.Table("ocsp_responders").Create(map[string]any{"ca_id": caID, "token": "", "key_id": []byte{1}, "public_key": []byte{2},
+		"serial": serial, "tbs": []byte{3}, "not_before": at(day), "not_after": at(day.AddDate(0, 0, 14)), "state": "pending", "created_at": at(day)}).Error
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Pragma returns a setting of the writing connection.
 func (db *DB) Pragma(t *testing.T, name string) string {
 	t.Helper()

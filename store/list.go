@@ -3,7 +3,9 @@ package store
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"gorm.io/gorm"
@@ -150,6 +152,9 @@ func takePending(tx *gorm.DB, r listRow, taken *[]listRow) error {
 // CompleteLists implements ca.Store.
 func (db *DB) CompleteLists(ctx context.Context, lists []ca.List, e audit.Event) error {
 	rows := each(lists, publishedRow)
+	if len(rows) == 0 || slices.ContainsFunc(rows, func(r listRow) bool { return r.CAID != rows[0].CAID || r.Number != rows[0].Number }) {
+		return errors.New("complete lists: they are not of one number")
+	}
 	return db.write(ctx, "CompleteLists", func(tx *gorm.DB) error {
 		for _, l := range lists {
 			if err := checkScope(tx, l.ListScope); err != nil {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -213,9 +214,9 @@ func (db *DB) Abandon(ctx context.Context, before, now time.Time) (int, error) {
 			return err
 		}
 		n = len(certificates) + len(authorities) + len(responders)
-		slices.SortFunc(certificates, func(a, b certificateRow) int { return int(a.ID - b.ID) })
-		slices.SortFunc(authorities, func(a, b authorityRow) int { return int(a.ID - b.ID) })
-		slices.SortFunc(responders, func(a, b abandonedResponder) int { return int(a.ID - b.ID) })
+		slices.SortFunc(certificates, func(a, b certificateRow) int { return cmp.Compare(a.ID, b.ID) })
+		slices.SortFunc(authorities, func(a, b authorityRow) int { return cmp.Compare(a.ID, b.ID) })
+		slices.SortFunc(responders, func(a, b abandonedResponder) int { return cmp.Compare(a.ID, b.ID) })
 		return db.closeReservations(tx, certificates, authorities, responders, at(now))
 	})
 	return n, err

@@ -32,7 +32,9 @@ WITH scope AS MATERIALIZED (
 )
 SELECT scope.ca_id, scope.shard, scope.delta, scope.changed, scope.serving, scope.last,
 	l.number, l.base_number, l.state, l.attempts, l.this_update, l.next_update, l.sequence, l.entries, l.size, l.sha256
-FROM scope LEFT JOIN crls l ON l.ca_id = scope.ca_id AND l.delta = scope.delta AND l.number IN (scope.serving, scope.last)
+FROM scope LEFT JOIN crls l ON l.ca_id = scope.ca_id AND l.shard = scope.shard AND l.delta = scope.delta AND l.der IS NOT NULL
+	AND l.number IN (scope.serving, scope.last)
+WHERE NOT scope.delta OR scope.last IS NOT NULL
 ORDER BY scope.ca_id, scope.shard, scope.delta`
 
 // scopeList is a row of scopesSQL. Without a list, what would be of it is zero.
@@ -51,9 +53,6 @@ func (db *DB) ListScopes(ctx context.Context, now time.Time, caIDs ...int64) ([]
 	var all []ca.ScopeState
 	for _, r := range rows {
 		l := r.List.list()
-		if l.Delta && r.Last == nil {
-			continue
-		}
 		if n := len(all); n == 0 || all[n-1].ListScope != l.ListScope {
 			all = append(all, ca.ScopeState{ListScope: l.ListScope, Changed: r.Changed})
 		}

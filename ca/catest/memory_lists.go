@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"iter"
 	"maps"
 	"slices"
@@ -179,6 +180,9 @@ func (m *Memory) CompleteLists(ctx context.Context, lists []ca.List, e audit.Eve
 		return err
 	}
 	defer m.mu.Unlock()
+	if len(lists) == 0 || slices.ContainsFunc(lists, func(l ca.List) bool { return l.CAID != lists[0].CAID || l.Number != lists[0].Number }) {
+		return errors.New("complete lists: they are not of one number")
+	}
 	var a *authority
 	for _, l := range lists {
 		var err error

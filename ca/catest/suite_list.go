@@ -171,6 +171,18 @@ var listTests = map[string]func(f fixture){
 		})
 		f.current(complete(root), now, kept(two), time.Time{})
 	},
+	"lists that are not of one number are not completed together": func(f fixture) {
+		one, two := f.signed(f.begin(complete(f.root())), now), f.signed(f.begin(complete(f.root())), now)
+		next := one
+		next.Number++
+		f.silent(func() {
+			for _, lists := range [][]ca.List{nil, {one, two}, {one, next}} {
+				if f.completeLists(lists...) == nil {
+					f.Errorf("completed %d lists", len(lists))
+				}
+			}
+		})
+	},
 	"a number that nobody took is refused": func(f fixture) {
 		root := f.root()
 		l := f.signed(f.begin(complete(root)), now)

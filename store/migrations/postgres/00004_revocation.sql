@@ -77,6 +77,7 @@ INSERT INTO crls_new (ca_id, number, state, this_update, next_update, sequence, 
 SELECT ca_id, number, 'published', this_update, next_update, sequence, entries, length(der), sha256(der), der FROM crls;
 DROP TABLE crls;
 ALTER TABLE crls_new RENAME TO crls;
+ALTER TABLE crls RENAME CONSTRAINT crls_new_pkey TO crls_pkey;
 CREATE INDEX crls_scope ON crls (ca_id, shard, delta, this_update, number) WHERE der IS NOT NULL;
 
 -- What is NULL follows the settings of the server. Intervals are in seconds.
