@@ -255,6 +255,17 @@ func TestEveryCertificateHasAnAnswerBeforeAnybodyAsks(t *testing.T) {
 	}
 }
 
+// answered reports whether the store has an answer about a certificate for each hour between two times.
+func (w *world) answered(t testing.TB, c ca.CA, serial string, from, until time.Time) bool {
+	t.Helper()
+	for at := from; at.Before(until); at = at.Add(time.Hour) {
+		if _, err := w.store.Answer(t.Context(), c.ID, serial, crypto.SHA256, at); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
 func TestAnswersOfAnOutageAreReleasedOnTime(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -265,14 +276,7 @@ func TestAnswersOfAnOutageAreReleasedOnTime(t *testing.T) {
 	w.revoke(t, revoked, "superseded")
 	w.set(t, root, ca.RevocationPolicy{Outage: ca.Outage{From: from, Until: until}})
 	stop := w.run(t)
-	staged := func(serial string) bool {
-		for at := from; at.Before(until); at = at.Add(time.Hour) {
-			if _, err := w.store.Answer(t.Context(), root.ID, serial, crypto.SHA256, at); err != nil {
-				return false
-			}
-		}
-		return true
-	}
+	staged := func(serial string) bool { return w.answered(t, root, serial, from, until) }
 	all := func() bool { return staged(leaf.Serial) && staged(revoked.Serial) && staged(late.Serial) }
 	eventually(t, 30*time.Second, "every hour of the outage has answers", all)
 	w.revoke(t, late, "keyCompromise")
