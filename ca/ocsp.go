@@ -72,7 +72,7 @@ type answerDesk struct {
 func newAnswerDesk(cfg Config) *answerDesk {
 	d := &answerDesk{
 		answers: newAnswerCache(cfg.OCSP.CacheEntries), budget: newBudget(cfg.OCSP, cfg.Now),
-		signing: make(chan struct{}, max(1, cfg.OCSP.Signers)), looking: make(chan struct{}, lookups),
+		signing: make(chan struct{}, cfg.OCSP.Signers), looking: make(chan struct{}, lookups),
 	}
 	d.kept.failing.task = "ocsp"
 	d.ahead = aheadDesk{all: map[int64]*ahead{}, slots: make(chan struct{}, aheadCAs)}

@@ -25,7 +25,7 @@ type bucket struct {
 }
 
 func newBudget(cfg OCSPConfig, now func() time.Time) *budget {
-	return &budget{rate: cfg.ClientRate, burst: float64(max(1, cfg.ClientBurst)), now: now, clients: newGenerations[string, *bucket](maxBudgets)}
+	return &budget{rate: cfg.ClientRate, burst: float64(cfg.ClientBurst), now: now, clients: newGenerations[string, *bucket](maxBudgets)}
 }
 
 // take reports whether a client may cause a signature now, and counts it.
