@@ -18,6 +18,7 @@ const (
 	CAUpdate           Action = "ca_update"
 	CADelete           Action = "ca_delete"
 	CARevoke           Action = "ca_revoke"
+	CASetPolicy        Action = "ca_set_revocation_policy"
 	CAExportPrivateKey Action = "ca_export_private_key" // always a refusal
 	CAReserve          Action = "ca_reserve"            // intent: a CA certificate is about to be signed
 	CAAbandon          Action = "ca_abandon"            // the intent was never completed; the serial counts as revoked
@@ -31,6 +32,7 @@ const (
 	CAKeyDestroy       Action = "ca_key_destroy"        // intent, then result
 	CertCreate         Action = "cert_create"           //
 	CertRevoke         Action = "cert_revoke"           //
+	CertRelease        Action = "cert_release"          // a hold ended
 	CertReserve        Action = "cert_reserve"          // intent: a certificate is about to be signed
 	CertAbandon        Action = "cert_abandon"          // the intent was never completed; the serial counts as revoked
 	ResponderAbandon   Action = "responder_abandon"     // as cert_abandon, for the certificate of an OCSP responder
@@ -58,9 +60,9 @@ const (
 
 // Actions is every action, in the order of the API's documentation.
 var Actions = []Action{
-	CACreate, CAUpdate, CADelete, CARevoke, CAExportPrivateKey, CAReserve, CAAbandon,
+	CACreate, CAUpdate, CADelete, CARevoke, CASetPolicy, CAExportPrivateKey, CAReserve, CAAbandon,
 	CAAdopt, CALock, CAUnlock, CAKeyDrill, CAKeyEvidence, CAKeyAccept, CAKeyRefuse, CAKeyDestroy,
-	CertCreate, CertRevoke, CertReserve, CertAbandon, ResponderAbandon, CertExportPrivate, CRLPublish, KeyDestroy, TokenPIN,
+	CertCreate, CertRevoke, CertRelease, CertReserve, CertAbandon, ResponderAbandon, CertExportPrivate, CRLPublish, KeyDestroy, TokenPIN,
 	LoginSuccess, LoginFailure, TokenRefresh, Logout, SessionsInvalidate,
 	UserCreate, UserUpdate, UserDelete, OrgCreate, OrgUpdate, OrgDelete, OrgAddUser, OrgRemoveUser,
 	KEKRotate, KEKDestroy, KeyReseal,

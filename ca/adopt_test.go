@@ -68,7 +68,7 @@ func TestAKeyWithItsCertificateIsAdopted(t *testing.T) {
 	if err := parse(t, leaf.DER).CheckSignatureFrom(parse(t, c.Certificate)); err != nil {
 		t.Error(err)
 	}
-	if crl, err := v.PublicCRL(t.Context(), ca.Slug(c.Name, c.ID)); err != nil || crl.Number != 1 {
+	if crl, err := v.PublicList(t.Context(), ca.Slug(c.Name, c.ID), 0, false); err != nil || crl.Number != 1 {
 		t.Errorf("CRL %+v, %v", crl, err)
 	}
 	drills, err := v.Drills(t.Context(), superuser, c.ID)

@@ -1,13 +1,16 @@
 package ca
 
 import (
+	"cmp"
 	"context"
 	"crypto"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"runtime"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"signet/audit"
@@ -17,7 +20,7 @@ import (
 	"signet/signer"
 )
 
-// Config is what an Authority needs. Every field but Notices, Version, DrillInterval and Hooks is required.
+// Config is what an Authority needs. Every field but LeaseTTL, Notices, Version, DrillInterval and Hooks is required.
 type Config struct {
 	Store         Store
 	Keys          Keys
@@ -26,7 +29,7 @@ type Config struct {
 	CRLRefresh    time.Duration // a list that did not change is replaced so long after its thisUpdate
 	CRLOverlap    time.Duration // a list is replaced at least so long before its nextUpdate
 	CRLCoalesce   time.Duration // between the publications of a list that changes all the time
-	LeaseTTL      time.Duration // how long the others wait for a replica that has died
+	LeaseTTL      time.Duration // how long the others wait for a replica that has died; 0: 10 s
 	OCSP          OCSPConfig
 	Notices       *NoticeConfig // nil: there is nobody to tell
 	DrillInterval time.Duration // between two drills of a CA's key in the background; 0: none but at the start
@@ -53,7 +56,7 @@ type Hooks struct {
 	Published func(entries int, took time.Duration)
 	Drilled   func(t Trigger, g evidence.Grade)
 	Locked    func(locked bool)            // a CA was locked, or unlocked
-	Failed    func(task string, err error) // background work: "crl", "reconcile", "drill"
+	Failed    func(task string, err error) // background work: "crl", "feed", "lease", "reconcile", "drill"
 }
 
 // CreateCARequest asks for a new CA. Nil pointers take the default named beside them.
@@ -113,14 +116,26 @@ type Authority struct {
 	evidence  chan struct{} // bounds the evidence being made at once: signing certificates goes first
 	issuers   sync.Map      // issuerKey -> *signer.Issuer; a CA's certificate and key never change
 	drills    drillSlots
+	publisher *publisher
+	lists     *listCache
+	slugs     sync.Map // slug -> CA id
+	policies  policyCache
+	staged    sync.Map // CA id -> time.Time: when lists were signed ahead last
+	lease     lease
+	feed      feed
 	listeners []changed
-	pauses    sync.Map // CA id -> time.Time: until then nothing is reserved, as its key has just failed to sign
+	running   atomic.Bool // Run
+	pauses    sync.Map    // CA id -> time.Time: until then nothing is reserved, as its key has just failed to sign
 }
 
 // New returns an Authority. It does nothing until it is called; start Run for its background work.
 func New(cfg Config) *Authority {
 	a := &Authority{cfg: cfg, keygen: make(chan struct{}, runtime.GOMAXPROCS(0)), evidence: make(chan struct{}, 2)}
+	a.cfg.LeaseTTL = cmp.Or(cfg.LeaseTTL, defaultLeaseTTL)
 	a.drills.busy = map[string]drillSlot{}
+	a.publisher = newPublisher(cfg.CRLCoalesce, a.publishShards)
+	a.lists = newListCache(cfg.Now)
+	a.lease.holder = rand.Text()
 	return a
 }
 

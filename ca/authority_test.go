@@ -1,8 +1,10 @@
 package ca_test
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -36,9 +38,10 @@ func (c *clock) advance(d time.Duration) {
 
 type world struct {
 	*ca.Authority
-	store ca.Store
-	keys  *tokenKeys
-	clock *clock
+	store  ca.Store
+	keys   *tokenKeys
+	clock  *clock
+	failed chan error // what background work reports; the newest are lost when nobody reads
 }
 
 func newWorld(t testing.TB) *world {
@@ -54,11 +57,52 @@ func newWorldOn(t testing.TB, store ca.Store) *world {
 	}
 	t.Cleanup(func() { token.Close() })
 	w := &world{store: store, keys: &tokenKeys{token: token}, clock: &clock{now: time.Now().UTC().Truncate(time.Second)}}
-	w.Authority = ca.New(ca.Config{
-		Store: store, Keys: w.keys, PublicURL: "http://pki.example", Now: w.clock.Now,
-		CRLValidity: 7 * 24 * time.Hour, CRLRefresh: 24 * time.Hour,
-	})
-	return w
+	if m, ok := store.(*catest.Memory); ok {
+		m.Now = w.clock.Now
+	}
+	return w.replica(nil)
+}
+
+// replica is another Authority on the same store and token.
+func (w *world) replica(change func(*ca.Config)) *world {
+	r := &world{store: w.store, keys: w.keys, clock: w.clock, failed: make(chan error, 100)}
+	c := ca.Config{
+		Store: w.store, Keys: w.keys, PublicURL: "http://pki.example", Now: w.clock.Now,
+		CRLValidity: 7 * 24 * time.Hour, CRLRefresh: 24 * time.Hour, CRLOverlap: 24 * time.Hour, CRLCoalesce: 20 * time.Millisecond,
+		LeaseTTL: time.Second, OCSP: ca.OCSPConfig{Validity: 24 * time.Hour},
+		Hooks: ca.Hooks{Failed: func(task string, err error) {
+			select {
+			case r.failed <- fmt.Errorf("%s: %w", task, err):
+			default:
+			}
+		}},
+	}
+	if change != nil {
+		change(&c)
+	}
+	r.Authority = ca.New(c)
+	return r
+}
+
+// run starts the background work; stop ends it and waits for that.
+func (w *world) run(t testing.TB) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	stopped := make(chan struct{})
+	go func() { w.Run(ctx); close(stopped) }()
+	stop = func() { cancel(); <-stopped }
+	t.Cleanup(stop)
+	return stop
+}
+
+// eventually waits until something holds, but not longer than within.
+func eventually(t testing.TB, within time.Duration, what string, holds func() bool) {
+	t.Helper()
+	for start := time.Now(); !holds(); time.Sleep(5 * time.Millisecond) {
+		if time.Since(start) > within {
+			t.Fatalf("not so after %s: %s", within, what)
+		}
+	}
 }
 
 func ptr[T any](v T) *T { return &v }
@@ -100,7 +144,7 @@ func (w *world) issue(t *testing.T, caller policy.Caller, issuer int64) ca.Issue
 	return got
 }
 
-func parse(t *testing.T, der []byte) *x509.Certificate {
+func parse(t testing.TB, der []byte) *x509.Certificate {
 	t.Helper()
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {

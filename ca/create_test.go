@@ -52,7 +52,7 @@ func TestCreateCA(t *testing.T) {
 	})
 	t.Run("an empty CRL exists at once", func(t *testing.T) {
 		for _, c := range []ca.CA{root, child} {
-			crl, err := w.PublicCRL(t.Context(), ca.Slug(c.Name, c.ID))
+			crl, err := w.PublicList(t.Context(), ca.Slug(c.Name, c.ID), 0, false)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -46,10 +46,10 @@ func TestADrillLocksAndUnlocks(t *testing.T) {
 		wantFault(t, err, fault.Forbidden, "Insufficient permissions")
 	})
 	t.Run("it goes on revoking", func(t *testing.T) {
-		if _, err := v.Revoke(t.Context(), acmeAdmin, leaf.ID, "key compromise"); err != nil {
+		if _, err := v.Revoke(t.Context(), acmeAdmin, leaf.ID, ca.RevokeRequest{Reason: "key compromise"}); err != nil {
 			t.Fatal(err)
 		}
-		crl, err := v.PublicCRL(t.Context(), ca.Slug(c.Name, c.ID))
+		crl, err := v.PublicList(t.Context(), ca.Slug(c.Name, c.ID), 0, false)
 		if err != nil || crl.Entries != 1 {
 			t.Fatalf("CRL with %d entries, %v", crl.Entries, err)
 		}

@@ -1,8 +1,129 @@
 package ca
 
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+const (
+	// feedInterval is how often a replica looks for what others changed.
+	feedInterval = 400 * time.Millisecond
+	// policyInterval is how often it reads the revocation policies.
+	policyInterval = time.Second
+	// feedTimeout bounds one look.
+	feedTimeout = 10 * time.Second
+	// feedBatch is how many changes are read at once.
+	feedBatch = 5000
+	// feedOverlap is how many changes from before the first look are told too: one that came while the replica started must
+	// not be missed.
+	feedOverlap = 64
+)
+
 // changed is told which serial numbers of a CA were revoked, held, released or given another reason, on whichever replica:
-// at once when it was this one, otherwise within half a second.
+// at once when it was this one, otherwise within half a second. It may be told a change more than once, and must return soon.
 type changed func(caID int64, serials []string)
 
 // onChange adds a listener. Call it before Run.
 func (a *Authority) onChange(f changed) { a.listeners = append(a.listeners, f) }
+
+// feed is how far this replica has followed the changes.
+type feed struct {
+	mu   sync.Mutex
+	seen map[int64]RevocationState // nil before the first look
+}
+
+// followFeed tells listeners what other replicas changed and drops what is not current any more, until ctx ends. While the database
+// fails, what is held in memory stays: relying parties go on.
+func (a *Authority) followFeed(ctx context.Context) {
+	failing := alarm{task: "feed"}
+	var policies time.Time
+	every(ctx, feedInterval, func() {
+		limited, cancel := context.WithTimeout(ctx, feedTimeout)
+		defer cancel()
+		var err error
+		if time.Since(policies) >= policyInterval {
+			policies = time.Now()
+			err = a.policies.refresh(limited, a.cfg.Store)
+		}
+		if err == nil {
+			err = a.look(limited)
+		}
+		switch {
+		case err == nil:
+			failing.end()
+		case ctx.Err() == nil:
+			failing.raise(a, fmt.Errorf("follow revocations: %w", err))
+		}
+	})
+}
+
+// look compares what each CA has numbered with what was seen of it.
+func (a *Authority) look(ctx context.Context) error {
+	states, err := a.cfg.Store.RevocationStates(ctx)
+	if err != nil {
+		return fmt.Errorf("read revocation states: %w", err)
+	}
+	a.feed.mu.Lock()
+	defer a.feed.mu.Unlock()
+	first := a.feed.seen == nil
+	if first {
+		a.feed.seen = make(map[int64]RevocationState, len(states))
+	}
+	var numbered []int64
+	for _, s := range states {
+		was, known := a.feed.seen[s.CAID]
+		if !known && first {
+			was.Sequence = max(0, s.Sequence-feedOverlap)
+		}
+		if err := a.catchUp(ctx, s, was.Sequence); err != nil {
+			return err
+		}
+		if s.CRLNumber != was.CRLNumber {
+			numbered = append(numbered, s.CAID)
+		}
+		a.feed.seen[s.CAID] = s
+	}
+	return a.dropReplaced(ctx, numbered)
+}
+
+// catchUp tells what changed in a CA after a sequence.
+func (a *Authority) catchUp(ctx context.Context, s RevocationState, after int64) error {
+	for after < s.Sequence {
+		entries, err := a.cfg.Store.ChangedSerials(ctx, s.CAID, after, feedBatch)
+		if err != nil {
+			return fmt.Errorf("read changes of CA %d: %w", s.CAID, err)
+		}
+		if len(entries) == 0 { // each was changed again, and that was told
+			return nil
+		}
+		serials := make([]string, len(entries))
+		shards := map[int]bool{}
+		for i, e := range entries {
+			serials[i], shards[e.Shard] = e.Serial, true
+			after = max(after, e.Sequence)
+		}
+		a.tell(s.CAID, serials)
+		if a.leads() {
+			for shard := range shards {
+				a.publisher.request(s.CAID, false, shard)
+			}
+		}
+	}
+	return nil
+}
+
+func (a *Authority) tell(caID int64, serials []string) {
+	for _, f := range a.listeners {
+		f(caID, serials)
+	}
+}
+
+// changedHere follows up a change of one serial number that was recorded by this replica.
+func (a *Authority) changedHere(caID int64, shard int, serial string) {
+	a.tell(caID, []string{serial})
+	if a.leads() {
+		a.publisher.request(caID, true, shard)
+	}
+}

@@ -89,8 +89,9 @@ type ListStore interface {
 	RevokedEntries(ctx context.Context, caID int64, shard int, changedAfter int64, notExpiredAt time.Time) iter.Seq2[RevokedEntry, error]
 
 	// ListScopes returns the complete lists that must be kept up at the time now: of every CA that has its key and has not
-	// expired and, when deleted, has issued what has not expired. Deltas are returned beside them where there is one.
-	ListScopes(ctx context.Context, now time.Time) ([]ScopeState, error)
+	// expired and, when deleted, has issued what has not expired. Deltas are returned beside them where there is one. With ids,
+	// those of these CAs only.
+	ListScopes(ctx context.Context, now time.Time, caIDs ...int64) ([]ScopeState, error)
 	// BeginList takes the number after the last completed list of the CA and records that it is going to be signed; the same
 	// number is taken again while nobody completes it, with Attempts counted up. Number, Sequence and Attempts are returned.
 	// at is the time now. A base and its delta have the same number: begin once, complete together. NotFound when there is no

@@ -1,11 +1,11 @@
 package ca_test
 
 import (
-	"context"
 	"crypto/x509"
-	"errors"
+	"encoding/asn1"
 	"math/big"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -20,11 +20,22 @@ import (
 // crl is the published list of a CA, verified under the CA's certificate.
 func (w *world) crl(t *testing.T, c ca.CA) *x509.RevocationList {
 	t.Helper()
-	crl, err := w.PublicCRL(t.Context(), ca.Slug(c.Name, c.ID))
+	return w.list(t, c, 0, false)
+}
+
+// list is a published list of a CA, verified under the CA's certificate.
+func (w *world) list(t testing.TB, c ca.CA, shard int, delta bool) *x509.RevocationList {
+	t.Helper()
+	l, err := w.PublicList(t.Context(), ca.Slug(c.Name, c.ID), shard, delta)
 	if err != nil {
 		t.Fatal(err)
 	}
-	list, err := x509.ParseRevocationList(crl.DER)
+	return parseList(t, c, l.DER)
+}
+
+func parseList(t testing.TB, c ca.CA, der []byte) *x509.RevocationList {
+	t.Helper()
+	list, err := x509.ParseRevocationList(der)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,23 +46,12 @@ func (w *world) crl(t *testing.T, c ca.CA) *x509.RevocationList {
 }
 
 // publishNow runs the background work until the CA's list has a higher number.
-func (w *world) publishNow(t *testing.T, c ca.CA) error {
+func (w *world) publishNow(t *testing.T, c ca.CA) {
 	t.Helper()
 	before := w.crl(t, c).Number
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	stopped := make(chan struct{})
-	go func() { w.Run(ctx); close(stopped) }()
-	for w.crl(t, c).Number.Cmp(before) <= 0 {
-		select {
-		case <-ctx.Done():
-			return errors.New("no new CRL within 10 s")
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-	cancel()
-	<-stopped
-	return nil
+	stop := w.run(t)
+	defer stop()
+	eventually(t, 10*time.Second, "a new CRL", func() bool { return w.crl(t, c).Number.Cmp(before) > 0 })
 }
 
 func TestRevoke(t *testing.T) {
@@ -61,7 +61,7 @@ func TestRevoke(t *testing.T) {
 	cert := w.issue(t, acmeAdmin, root.ID)
 	first := w.crl(t, root).Number
 
-	got, err := w.Revoke(t.Context(), acmeAdmin, cert.ID, "Key compromise")
+	got, err := w.Revoke(t.Context(), acmeAdmin, cert.ID, ca.RevokeRequest{Reason: "Key compromise"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func TestRevoke(t *testing.T) {
 	if len(list.AuthorityKeyId) == 0 || !slices.Equal(list.AuthorityKeyId, parse(t, root.Certificate).SubjectKeyId) {
 		t.Fatalf("authority key id %x", list.AuthorityKeyId)
 	}
-	_, err = w.Revoke(t.Context(), acmeAdmin, cert.ID, "")
+	_, err = w.Revoke(t.Context(), acmeAdmin, cert.ID, ca.RevokeRequest{})
 	wantFault(t, err, fault.Conflict, "Certificate is already revoked")
 }
 
@@ -102,7 +102,7 @@ func TestRevokeRefusals(t *testing.T) {
 		{"an endless reason", acmeAdmin, cert.ID, string(make([]byte, ca.MaxReasonText+1)), fault.Invalid},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := w.Revoke(t.Context(), tt.caller, tt.id, tt.reason)
+			_, err := w.Revoke(t.Context(), tt.caller, tt.id, ca.RevokeRequest{Reason: tt.reason})
 			wantFault(t, err, tt.code, "")
 		})
 	}
@@ -120,7 +120,7 @@ func TestParallelRevocationsHaveOneWinner(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			if _, err := w.Revoke(t.Context(), acmeAdmin, cert.ID, "superseded"); err == nil {
+			if _, err := w.Revoke(t.Context(), acmeAdmin, cert.ID, ca.RevokeRequest{Reason: "superseded"}); err == nil {
 				won.Add(1)
 			} else if !fault.Is(err, fault.Conflict) {
 				t.Error(err)
@@ -143,12 +143,12 @@ func TestRevokeCA(t *testing.T) {
 	child := w.createCA(t, acmeAdmin, func(r *ca.CreateCARequest) { r.Name, r.SubjectDN, r.ParentID = "Issuing", "CN=Issuing", &root.ID })
 	below := w.createCA(t, acmeAdmin, func(r *ca.CreateCARequest) { r.Name, r.SubjectDN, r.ParentID = "Below", "CN=Below", &child.ID })
 
-	_, err := w.RevokeCA(t.Context(), acmeAdmin, root.ID, "")
+	_, err := w.RevokeCA(t.Context(), acmeAdmin, root.ID, ca.RevokeRequest{})
 	wantFault(t, err, fault.Invalid, "is a root")
-	_, err = w.RevokeCA(t.Context(), rivalUser, child.ID, "")
+	_, err = w.RevokeCA(t.Context(), rivalUser, child.ID, ca.RevokeRequest{})
 	wantFault(t, err, fault.Forbidden, "Insufficient permissions")
 
-	if _, err := w.RevokeCA(t.Context(), acmeAdmin, child.ID, "cessation of operation"); err != nil {
+	if _, err := w.RevokeCA(t.Context(), acmeAdmin, child.ID, ca.RevokeRequest{Reason: "cessation of operation"}); err != nil {
 		t.Fatal(err)
 	}
 	if e := w.crl(t, root).RevokedCertificateEntries; len(e) != 1 || e[0].SerialNumber.Text(16) != child.Serial || e[0].ReasonCode != 5 {
@@ -160,7 +160,7 @@ func TestRevokeCA(t *testing.T) {
 	wantFault(t, err, fault.Invalid, "CA 2 is revoked, and with it every CA below it")
 	_, err = w.CreateCA(t.Context(), acmeAdmin, ca.CreateCARequest{Name: "x", SubjectDN: "CN=x", Key: policy.KeySpec{Type: policy.EC, Size: 256}, ValidDays: 30, ParentID: &below.ID})
 	wantFault(t, err, fault.Invalid, "CA 2 is revoked, and with it every CA below it")
-	_, err = w.RevokeCA(t.Context(), acmeAdmin, child.ID, "")
+	_, err = w.RevokeCA(t.Context(), acmeAdmin, child.ID, ca.RevokeRequest{})
 	wantFault(t, err, fault.Conflict, "already revoked")
 }
 
@@ -170,16 +170,14 @@ func TestRevocationOutlivesTheTokensAbsence(t *testing.T) {
 	root := w.createCA(t, acmeAdmin, nil)
 	cert := w.issue(t, acmeAdmin, root.ID)
 	w.keys.setAway(true)
-	if _, err := w.Revoke(t.Context(), acmeAdmin, cert.ID, ""); err != nil {
+	if _, err := w.Revoke(t.Context(), acmeAdmin, cert.ID, ca.RevokeRequest{}); err != nil {
 		t.Fatalf("revocation needs no token: %v", err)
 	}
 	if n := len(w.crl(t, root).RevokedCertificateEntries); n != 0 {
 		t.Fatalf("%d entries signed without a token", n)
 	}
 	w.keys.setAway(false)
-	if err := w.publishNow(t, root); err != nil {
-		t.Fatal(err)
-	}
+	w.publishNow(t, root)
 	if n := len(w.crl(t, root).RevokedCertificateEntries); n != 1 {
 		t.Fatalf("%d entries after the token came back", n)
 	}
@@ -195,27 +193,163 @@ func TestCRLSchedule(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.Revoke(t.Context(), acmeAdmin, short.ID, ""); err != nil {
+	if _, err := w.Revoke(t.Context(), acmeAdmin, short.ID, ca.RevokeRequest{}); err != nil {
 		t.Fatal(err)
+	}
+	if n := len(w.crl(t, root).RevokedCertificateEntries); n != 1 {
+		t.Fatalf("%d entries", n)
 	}
 
 	w.clock.advance(6*24*time.Hour + time.Minute) // less than a day before nextUpdate; the certificate has expired
-	if err := w.publishNow(t, root); err != nil {
-		t.Fatal(err)
-	}
+	w.publishNow(t, root)
 	if n := len(w.crl(t, root).RevokedCertificateEntries); n != 1 {
 		t.Fatalf("%d entries in the first list after expiry, want the expired one once more", n)
 	}
 	w.clock.advance(6*24*time.Hour + time.Minute)
-	if err := w.publishNow(t, root); err != nil {
-		t.Fatal(err)
-	}
+	w.publishNow(t, root)
 	list := w.crl(t, root)
 	if n := len(list.RevokedCertificateEntries); n != 0 {
 		t.Fatalf("%d entries, want the expired one gone", n)
 	}
 	if !list.ThisUpdate.Equal(w.clock.Now()) || !list.NextUpdate.Equal(w.clock.Now().Add(7*24*time.Hour)) {
 		t.Fatalf("window %v to %v", list.ThisUpdate, list.NextUpdate)
+	}
+}
+
+// entry is what a list says of a serial number.
+func entry(list *x509.RevocationList, serial string) (e x509.RevocationListEntry, listed bool) {
+	for _, e := range list.RevokedCertificateEntries {
+		if e.SerialNumber.Text(16) == serial {
+			return e, true
+		}
+	}
+	return e, false
+}
+
+func TestAStrongerReasonReplacesAWeakerOne(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	root := w.createCA(t, acmeAdmin, nil)
+	for _, tt := range []struct {
+		first, then string
+		code        int // in the list afterwards
+		refused     bool
+	}{
+		{"superseded", "keyCompromise", 1, false},
+		{"", "aACompromise", 10, false},
+		{"certificateHold", "keyCompromise", 1, false},
+		{"certificateHold", "superseded", 4, false},
+		{"certificateHold", "", 0, false},
+		{"certificateHold", "certificateHold", 6, true},
+		{"superseded", "certificateHold", 4, true},
+		{"superseded", "cessationOfOperation", 4, true},
+		{"keyCompromise", "keyCompromise", 1, true},
+		{"keyCompromise", "cACompromise", 1, true},
+		{"keyCompromise", "superseded", 1, true},
+	} {
+		t.Run(tt.first+" then "+tt.then, func(t *testing.T) {
+			cert := w.issue(t, acmeAdmin, root.ID)
+			if _, err := w.Revoke(t.Context(), acmeAdmin, cert.ID, ca.RevokeRequest{Reason: tt.first}); err != nil {
+				t.Fatal(err)
+			}
+			at := w.clock.Now()
+			w.clock.advance(time.Minute)
+			_, err := w.Revoke(t.Context(), acmeAdmin, cert.ID, ca.RevokeRequest{Reason: tt.then})
+			if tt.refused {
+				wantFault(t, err, fault.Conflict, "Certificate is already revoked")
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			e, listed := entry(w.crl(t, root), cert.Serial)
+			if !listed || e.ReasonCode != tt.code || !e.RevocationTime.Equal(at) {
+				t.Fatalf("listed %v: %+v, want reason %d since %s", listed, e, tt.code, at)
+			}
+		})
+	}
+}
+
+func TestAHoldEnds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	root := w.createCA(t, acmeAdmin, nil)
+	cert := w.issue(t, acmeAdmin, root.ID)
+	_, err := w.Release(t.Context(), acmeAdmin, cert.ID, "")
+	wantFault(t, err, fault.Conflict, "Certificate is not on hold")
+	for range 2 {
+		if _, err := w.Revoke(t.Context(), acmeAdmin, cert.ID, ca.RevokeRequest{Reason: "certificateHold: lost badge"}); err != nil {
+			t.Fatal(err)
+		}
+		if e, _ := entry(w.crl(t, root), cert.Serial); e.ReasonCode != 6 {
+			t.Fatalf("entry %+v", e)
+		}
+		_, err = w.Release(t.Context(), acmeUser, cert.ID, "")
+		wantFault(t, err, fault.Forbidden, "")
+		_, err = w.Release(t.Context(), acmeAdmin, cert.ID, string(make([]byte, ca.MaxReasonText+1)))
+		wantFault(t, err, fault.Invalid, "reason must have at most")
+		got, err := w.Release(t.Context(), acmeAdmin, cert.ID, "badge found")
+		if err != nil || got.Status(w.clock.Now()) != "valid" {
+			t.Fatalf("%s, %v", got.State, err)
+		}
+		if _, listed := entry(w.crl(t, root), cert.Serial); listed {
+			t.Fatal("what was released is still listed")
+		}
+	}
+	if d := w.last(t, audit.CertRelease).Detail; !strings.Contains(d, cert.Serial) || !strings.Contains(d, "badge found") {
+		t.Errorf("detail %q", d)
+	}
+	if _, err := w.Revoke(t.Context(), acmeAdmin, cert.ID, ca.RevokeRequest{Reason: "superseded"}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = w.Release(t.Context(), acmeAdmin, cert.ID, "")
+	wantFault(t, err, fault.Conflict, "Certificate is not on hold")
+}
+
+func TestInvalidityDate(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	root := w.createCA(t, acmeAdmin, nil)
+	cert := w.issue(t, acmeAdmin, root.ID)
+	for _, tt := range []struct {
+		at   time.Time
+		want string
+	}{
+		{w.clock.Now().Add(2 * time.Second), "must not be in the future"},
+		{time.Date(1969, 12, 31, 23, 59, 59, 0, time.UTC), "must not be before 1970"},
+		{time.Time{}, "must not be before 1970"},
+	} {
+		_, err := w.Revoke(t.Context(), acmeAdmin, cert.ID, ca.RevokeRequest{InvalidityDate: &tt.at})
+		wantFault(t, err, fault.Invalid, tt.want)
+	}
+	at := w.clock.Now().Add(-48 * time.Hour)
+	if _, err := w.Revoke(t.Context(), acmeAdmin, cert.ID, ca.RevokeRequest{Reason: "keyCompromise", InvalidityDate: &at}); err != nil {
+		t.Fatal(err)
+	}
+	e, _ := entry(w.crl(t, root), cert.Serial)
+	var got time.Time
+	for _, x := range e.Extensions {
+		if x.Id.String() == "2.5.29.24" {
+			if _, err := asn1.UnmarshalWithParams(x.Value, &got, "generalized"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if !got.Equal(at) {
+		t.Errorf("invalidityDate %s, want %s", got, at)
+	}
+}
+
+func TestWhatIsNoReasonToRevoke(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	root := w.createCA(t, acmeAdmin, nil)
+	child := w.createCA(t, acmeAdmin, func(r *ca.CreateCARequest) { r.Name, r.SubjectDN, r.ParentID = "Issuing", "CN=Issuing", &root.ID })
+	cert := w.issue(t, acmeAdmin, child.ID)
+	_, err := w.Revoke(t.Context(), acmeAdmin, cert.ID, ca.RevokeRequest{Reason: "remove_from_CRL"})
+	wantFault(t, err, fault.Invalid, "removeFromCRL is no reason")
+	_, err = w.RevokeCA(t.Context(), acmeAdmin, child.ID, ca.RevokeRequest{Reason: "certificate hold"})
+	wantFault(t, err, fault.Invalid, "a CA cannot be on hold")
+	if n := len(w.crl(t, root).RevokedCertificateEntries) + len(w.crl(t, child).RevokedCertificateEntries); n != 0 {
+		t.Errorf("%d entries", n)
 	}
 }
 

@@ -40,9 +40,9 @@ func (db *DB) InsertVersion1(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	values := strings.NewReplacer("{t}", "1772366400000000", "{true}", "1", "{false}", "0", "{blob}", "x'0102'")
+	values := strings.NewReplacer("{t}", "1772366400000000", "{true}", "1", "{false}", "0", "{blob}", "x'0102'", "{other}", "x'0304'")
 	if db.dialect == onPostgres {
-		values = strings.NewReplacer("{t}", "'2026-03-01T12:00:00Z'", "{true}", "true", "{false}", "false", "{blob}", `'\x0102'`)
+		values = strings.NewReplacer("{t}", "'2026-03-01T12:00:00Z'", "{true}", "true", "{false}", "false", "{blob}", `'\x0102'`, "{other}", `'\x0304'`)
 	}
 	for _, statement := range strings.SplitAfter(values.Replace(string(text)), ";\n") {
 		if err := db.Exec(statement); statement != "" && err != nil {

@@ -1,13 +1,19 @@
 package store_test
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
+	"signet/ca"
 	"signet/store"
 	"signet/store/pgtest"
 )
@@ -37,6 +43,51 @@ func TestMigrationKeepsTheDataOfEveryVersion(t *testing.T) {
 					t.Fatalf("schema has version %d of %d, %v; want %d of %d", current, needed, err, version, last)
 				}
 				db.CheckVersion1(t)
+			}
+		})
+	}
+}
+
+func TestMigrationKeepsWhatWasRevokedAndPublished(t *testing.T) {
+	t.Parallel()
+	for name, url := range bare {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx, day := t.Context(), time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+			db := open(t, store.Config{URL: url(t)})
+			last, to := db.MigrationSteps(t)
+			to(3)
+			db.InsertVersion1(t)
+			to(last)
+
+			states, err := db.RevocationStates(ctx)
+			if want := []ca.RevocationState{{CAID: 1, Sequence: 3, CRLNumber: 2}, {CAID: 2}}; err != nil || !slices.Equal(states, want) {
+				t.Errorf("states are %+v, %v; want %+v", states, err, want)
+			}
+			want := map[string]int{"2f": 1, "3f": 0, "4f": 5} // reasons
+			got := map[string]int{}
+			for e, err := range db.RevokedEntries(ctx, 1, 0, -1, day) {
+				if err != nil || !e.At.Equal(day) || !e.NotAfter.Equal(day) || e.Sequence != 0 || e.Released || !e.InvalidityDate.IsZero() {
+					t.Errorf("entry is %+v, %v", e, err)
+				}
+				got[e.Serial] = e.Reason
+			}
+			if !maps.Equal(got, want) {
+				t.Errorf("ledger is %v, want %v", got, want)
+			}
+
+			list, until, err := db.CurrentList(ctx, ca.ListScope{CAID: 1}, day)
+			sum := sha256.Sum256([]byte{1, 2})
+			if err != nil || list.Number != 1 || list.Sequence != 2 || list.Entries != 2 || list.Size != 2 || !until.IsZero() ||
+				!bytes.Equal(list.DER, []byte{1, 2}) || !bytes.Equal(list.SHA256, sum[:]) {
+				t.Errorf("current list is %+v until %v, %v", list, until, err)
+			}
+			scopes, err := db.ListScopes(ctx, day)
+			if err != nil || len(scopes) != 2 || scopes[0].Changed != 3 || scopes[0].Current == nil || scopes[1].Current != nil {
+				t.Errorf("scopes are %+v, %v", scopes, err)
+			}
+			if next, err := db.BeginList(ctx, ca.ListScope{CAID: 1}, day); err != nil || next.Number != 3 || next.Sequence != 3 {
+				t.Errorf("next list is %+v, %v", next, err)
 			}
 		})
 	}

@@ -24,7 +24,7 @@ WITH scope AS MATERIALIZED (
 	FROM certificate_authorities a
 	JOIN crl_scopes s ON s.ca_id = a.id
 	CROSS JOIN (SELECT false AS delta UNION ALL SELECT true) d
-	WHERE a.state IN ('valid', 'revoked') AND a.not_after >= @now AND a.key_destroyed_at IS NULL
+	WHERE (@every OR a.id IN @ids) AND a.state IN ('valid', 'revoked') AND a.not_after >= @now AND a.key_destroyed_at IS NULL
 		AND (a.deleted_at IS NULL
 			OR EXISTS (SELECT 1 FROM certificates c WHERE c.issuer_id = a.id AND c.not_after >= @now)
 			OR EXISTS (SELECT 1 FROM certificate_authorities child
@@ -43,10 +43,10 @@ type scopeList struct {
 }
 
 // ListScopes implements ca.Store.
-func (db *DB) ListScopes(ctx context.Context, now time.Time) ([]ca.ScopeState, error) {
+func (db *DB) ListScopes(ctx context.Context, now time.Time, caIDs ...int64) ([]ca.ScopeState, error) {
 	var rows []scopeList
 	err := db.read(ctx, "ListScopes", func(q *gorm.DB) error {
-		return q.Raw(scopesSQL, map[string]any{"now": at(now)}).Scan(&rows).Error
+		return q.Raw(scopesSQL, map[string]any{"now": at(now), "every": len(caIDs) == 0, "ids": caIDs}).Scan(&rows).Error
 	})
 	var all []ca.ScopeState
 	for _, r := range rows {

@@ -72,7 +72,7 @@ func (m *Memory) RevokedEntries(ctx context.Context, caID int64, shard int, chan
 }
 
 // ListScopes implements ca.Store.
-func (m *Memory) ListScopes(ctx context.Context, now time.Time) ([]ca.ScopeState, error) {
+func (m *Memory) ListScopes(ctx context.Context, now time.Time, caIDs ...int64) ([]ca.ScopeState, error) {
 	if err := m.begin(ctx, "ListScopes"); err != nil {
 		return nil, err
 	}
@@ -80,7 +80,8 @@ func (m *Memory) ListScopes(ctx context.Context, now time.Time) ([]ca.ScopeState
 	now = instant(now)
 	var all []ca.ScopeState
 	for _, a := range byID(m.authorities, authorityID, func(a *authority) bool {
-		return exists(a.State) && a.KeyDestroyedAt == nil && !a.NotAfter.Before(now) && (a.DeletedAt == nil || m.hasUnexpired(a.ID, now))
+		return exists(a.State) && a.KeyDestroyedAt == nil && !a.NotAfter.Before(now) && (a.DeletedAt == nil || m.hasUnexpired(a.ID, now)) &&
+			(len(caIDs) == 0 || slices.Contains(caIDs, a.ID))
 	}) {
 		for _, shard := range slices.Sorted(maps.Keys(a.shards)) {
 			for _, delta := range []bool{false, true} {

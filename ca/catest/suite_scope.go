@@ -48,6 +48,12 @@ var scopeTests = map[string]func(f fixture){
 		one, two := f.root(), f.root()
 		f.equal(f.scopes(now), []ca.ScopeState{{ListScope: complete(one)}, {ListScope: complete(two)}})
 	},
+	"those of some CAs only are asked for": func(f fixture) {
+		one, _, three := f.root(), f.root(), f.root()
+		some, err := f.s.ListScopes(f.Context(), now, three.ID, one.ID, 99)
+		f.ok(err)
+		f.equal(some, []ca.ScopeState{{ListScope: complete(one)}, {ListScope: complete(three)}})
+	},
 	"a number that is only taken is no list": func(f fixture) {
 		root := f.root()
 		f.begin(complete(root))

@@ -1,0 +1,4 @@
+package ca
+
+// OnChange adds a listener to revocations.
+func (a *Authority) OnChange(f func(caID int64, serials []string)) { a.onChange(f) }

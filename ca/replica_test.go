@@ -1,0 +1,281 @@
+package ca_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"signet/ca"
+	"signet/ca/catest"
+	"signet/fault"
+)
+
+// mutedStore is a database that one replica cannot reach for some things.
+type mutedStore struct {
+	ca.Store
+	lease, all atomic.Bool
+	reads      atomic.Int32 // of lists
+}
+
+var errMuted = &fault.Error{Code: fault.Unavailable, Message: "the database does not answer"}
+
+func (s *mutedStore) Lease(ctx context.Context, name, holder string, ttl time.Duration) (bool, error) {
+	if s.lease.Load() || s.all.Load() {
+		return false, errMuted
+	}
+	return s.Store.Lease(ctx, name, holder, ttl)
+}
+
+func (s *mutedStore) RevocationStates(ctx context.Context) ([]ca.RevocationState, error) {
+	if s.all.Load() {
+		return nil, errMuted
+	}
+	return s.Store.RevocationStates(ctx)
+}
+
+func (s *mutedStore) ListScopes(ctx context.Context, now time.Time, caIDs ...int64) ([]ca.ScopeState, error) {
+	if s.all.Load() {
+		return nil, errMuted
+	}
+	return s.Store.ListScopes(ctx, now, caIDs...)
+}
+
+func (s *mutedStore) CurrentList(ctx context.Context, scope ca.ListScope, now time.Time) (ca.List, time.Time, error) {
+	s.reads.Add(1)
+	if s.all.Load() {
+		return ca.List{}, time.Time{}, errMuted
+	}
+	return s.Store.CurrentList(ctx, scope, now)
+}
+
+// replicas are some on one store, whose leases end by the time of the machine.
+func replicas(t *testing.T, n int, ttl time.Duration) (all []*world, stores []*mutedStore) {
+	t.Helper()
+	memory := catest.New()
+	first := newWorldOn(t, struct{ *catest.Memory }{memory})
+	for range n {
+		s := &mutedStore{Store: memory}
+		all = append(all, first.replica(func(c *ca.Config) { c.Store, c.LeaseTTL = s, ttl }))
+		stores = append(stores, s)
+	}
+	return all, stores
+}
+
+func leaders(all []*world) (leading []int) {
+	for i, w := range all {
+		if w.Leads() {
+			leading = append(leading, i)
+		}
+	}
+	return leading
+}
+
+func TestTheLeaseMovesWhenItsHolderStopsRenewing(t *testing.T) {
+	t.Parallel()
+	const ttl = time.Second
+	all, stores := replicas(t, 3, ttl)
+	for _, w := range all {
+		w.run(t)
+	}
+	root := all[0].createCA(t, acmeAdmin, nil)
+	eventually(t, ttl, "one leads", func() bool { return len(leaders(all)) == 1 })
+	was := leaders(all)[0]
+
+	stores[was].lease.Store(true)
+	start := time.Now()
+	for len(leaders(all)) == 0 || slices.Contains(leaders(all), was) {
+		if n := leaders(all); len(n) > 1 {
+			t.Fatalf("replicas %v lead at once", n)
+		}
+		if time.Since(start) > 2*ttl {
+			t.Fatal("nobody follows")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Logf("another one leads after %s", time.Since(start))
+	if err := <-all[was].failed; !errors.Is(err, errMuted) {
+		t.Errorf("reported %v", err)
+	}
+
+	// The others learn of what the one without the lease records.
+	cert := all[was].issue(t, acmeAdmin, root.ID)
+	all[was].revoke(t, cert, "superseded")
+	for _, w := range all {
+		eventually(t, 5*time.Second, "the list has it on every replica", func() bool {
+			_, listed := entry(w.crl(t, root), cert.Serial)
+			return listed
+		})
+	}
+	all[was].wantNumbers(t, root)
+}
+
+func TestTheLeaseIsGivenUpAtTheEnd(t *testing.T) {
+	t.Parallel()
+	all, _ := replicas(t, 2, time.Hour)
+	stop := all[0].run(t)
+	eventually(t, 5*time.Second, "the first leads", all[0].Leads)
+	all[1].run(t)
+	stop()
+	eventually(t, 5*time.Second, "the second leads", all[1].Leads)
+}
+
+func TestChangesReachTheOtherReplicas(t *testing.T) {
+	t.Parallel()
+	all, _ := replicas(t, 2, time.Minute)
+	told := make([]chan string, len(all))
+	for i, w := range all {
+		told[i] = make(chan string, 100)
+		w.OnChange(func(_ int64, serials []string) {
+			for _, s := range serials {
+				told[i] <- s
+			}
+		})
+		w.run(t)
+	}
+	root := all[0].createCA(t, acmeAdmin, nil)
+	cert := all[0].issue(t, acmeAdmin, root.ID)
+	for _, change := range []func(){
+		func() { all[0].revoke(t, cert, "certificateHold") },
+		func() {
+			if _, err := all[0].Release(t.Context(), superuser, cert.ID, ""); err != nil {
+				t.Fatal(err)
+			}
+		},
+		func() { all[0].revoke(t, cert, "superseded") },
+		func() { all[0].revoke(t, cert, "keyCompromise") },
+	} {
+		for len(told[1]) > 0 {
+			<-told[1]
+		}
+		start := time.Now()
+		change()
+		select {
+		case <-told[0]:
+		default:
+			t.Error("the replica itself was not told at once")
+		}
+		select {
+		case serial := <-told[1]:
+			if serial != cert.Serial || time.Since(start) > time.Second {
+				t.Errorf("told %s after %s", serial, time.Since(start))
+			}
+		case <-time.After(5 * time.Second):
+			t.Fatal("the other replica was not told")
+		}
+	}
+	eventually(t, 5*time.Second, "both serve the same octets", func() bool {
+		one, err := all[0].PublicList(t.Context(), "acme-root-1", 0, false)
+		two, otherErr := all[1].PublicList(t.Context(), "acme-root-1", 0, false)
+		return err == nil && otherErr == nil && one.ETag == two.ETag && one.Entries == 1
+	})
+}
+
+func TestAPolicyReachesTheOtherReplicas(t *testing.T) {
+	t.Parallel()
+	all, _ := replicas(t, 2, time.Minute)
+	for _, w := range all {
+		w.run(t)
+	}
+	root := all[0].createCA(t, acmeAdmin, nil)
+	for _, w := range all {
+		w.set(t, root, ca.RevocationPolicy{Shards: 1})
+		for _, other := range all {
+			eventually(t, 3*time.Second, "certificates are issued into shards", func() bool {
+				return other.issue(t, acmeAdmin, root.ID).CRLShard == 1
+			})
+		}
+		w.set(t, root, ca.RevocationPolicy{})
+		if w.issue(t, acmeAdmin, root.ID).CRLShard != 0 {
+			t.Error("the replica that set a policy goes by the old one")
+		}
+	}
+}
+
+func TestListsAreServedFromMemory(t *testing.T) {
+	t.Parallel()
+	all, stores := replicas(t, 1, time.Minute)
+	w, store := all[0], stores[0]
+	root := w.createCA(t, acmeAdmin, nil)
+	w.run(t)
+	w.crl(t, root)
+	time.Sleep(500 * time.Millisecond) // the feed has seen the first list
+	w.crl(t, root)
+	before := store.reads.Load()
+	var readers sync.WaitGroup
+	for range 64 {
+		readers.Go(func() {
+			for range 50 {
+				if _, err := w.PublicList(t.Context(), "acme-root-1", 0, false); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	readers.Wait()
+	if n := store.reads.Load() - before; n > 1 {
+		t.Errorf("3200 requests read the list %d times", n)
+	}
+
+	store.all.Store(true)
+	w.clock.advance(6 * 24 * time.Hour)
+	for range 3 {
+		if l, err := w.PublicList(t.Context(), "acme-root-1", 0, false); err != nil || l.Number != 1 {
+			t.Fatalf("%+v, %v", l, err)
+		}
+		time.Sleep(300 * time.Millisecond)
+	}
+	if len(w.failed) == 0 || len(w.failed) > 3 {
+		t.Errorf("an outage of the database was reported %d times", len(w.failed))
+	}
+	w.clock.advance(2 * 24 * time.Hour) // nobody vouches for a list that has ended
+	_, err := w.PublicList(t.Context(), "acme-root-1", 0, false)
+	wantFault(t, err, fault.Unavailable, "the database does not answer")
+}
+
+func TestAListThatIsNotPublishedYet(t *testing.T) {
+	t.Parallel()
+	s := newStuckStore()
+	w := newWorldOn(t, s)
+	s.on("CompleteLists", func() error { return errors.New("not yet") })
+	root := w.createCA(t, acmeAdmin, nil)
+	_, err := w.PublicList(t.Context(), "acme-root-1", 0, false)
+	wantFault(t, err, fault.Unavailable, "The CRL is not published yet")
+	var f *fault.Error
+	if errors.As(err, &f); f.RetryAfter == 0 {
+		t.Error("nothing says when to ask again")
+	}
+	for _, missing := range []ca.ListScope{{Shard: 1}, {Shard: -1}, {Delta: true}} {
+		_, err := w.PublicList(t.Context(), ca.Slug(root.Name, root.ID), missing.Shard, missing.Delta)
+		wantFault(t, err, fault.NotFound, "CRL not found")
+	}
+}
+
+func TestAListIsCompressedWhenThatHelps(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	root := w.createCA(t, acmeAdmin, nil)
+	l, err := w.PublicList(t.Context(), "acme-root-1", 0, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if small := l.Gzip(); small != nil && len(small) >= len(l.DER) {
+		t.Errorf("%d octets for %d", len(small), len(l.DER))
+	}
+	for range 20 {
+		w.revoke(t, w.issue(t, acmeAdmin, root.ID), "superseded")
+	}
+	eventually(t, 5*time.Second, "every revocation is listed", func() bool {
+		l, err = w.PublicList(t.Context(), "acme-root-1", 0, false)
+		return err == nil && l.Entries == 20
+	})
+	if small := l.Gzip(); len(small) == 0 || len(small) >= len(l.DER) {
+		t.Errorf("%d octets for %d", len(small), len(l.DER))
+	}
+	if &l.Gzip()[0] != &l.Gzip()[0] {
+		t.Error("compressed twice")
+	}
+}
