@@ -100,7 +100,7 @@ func (i *Issuer) encodeCRL(c CRL) (*encoded, error) {
 func (e *encoded) add(r Revoked, delta bool) error {
 	last := e.pieces[len(e.pieces)-1]
 	if cap(last)-len(last) < maxEntryOctets {
-		last = make([]byte, 0, min(max(e.size, 4096), 1<<20))
+		last = make([]byte, 0, min(max(e.size/16, 4096), 1<<20))
 		e.pieces = append(e.pieces, last)
 	}
 	longer, err := appendEntry(last, r, delta)

@@ -243,7 +243,7 @@ func TestTheCertificateIsTheDraftAndASignature(t *testing.T) {
 }
 
 // algorithms returns the two AlgorithmIdentifiers of a certificate, which have to agree (RFC 5280, section 4.1.1.2).
-func algorithms(t *testing.T, der []byte) (inner, outer []byte) {
+func algorithms(t testing.TB, der []byte) (inner, outer []byte) {
 	t.Helper()
 	var c struct {
 		TBS struct {
