@@ -36,6 +36,7 @@ type site struct {
 	log     *lockedBuffer
 	metrics *prometheus.Registry
 	store   *store.DB
+	ca      *ca.Authority  // whose background work rests
 	drills  *catest.Script // what drills of keys achieve
 }
 
@@ -87,6 +88,7 @@ func newSite(t testing.TB, change ...func(*api.Config)) *site {
 		CRLValidity: 7 * 24 * time.Hour, CRLRefresh: 24 * time.Hour, CRLOverlap: 24 * time.Hour, CRLCoalesce: time.Second, LeaseTTL: 10 * time.Second,
 		OCSP: ca.OCSPConfig{Validity: 24 * time.Hour, ResponderValidity: 14 * 24 * time.Hour, CacheEntries: 1000, Signers: 2, ClientRate: 100, ClientBurst: 100},
 	})
+	s.ca = authority
 	people, err := identity.New(identity.Config{
 		Store: db, Secret: bytes.Repeat([]byte("k"), 32), AccessTTL: time.Hour, RefreshTTL: time.Hour, BcryptCost: 4,
 	})
