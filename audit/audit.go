@@ -35,6 +35,8 @@ const (
 	CertRelease        Action = "cert_release"          // a hold ended
 	CertReserve        Action = "cert_reserve"          // intent: a certificate is about to be signed
 	CertAbandon        Action = "cert_abandon"          // the intent was never completed; the serial counts as revoked
+	ResponderReserve   Action = "responder_reserve"     // intent: the certificate of an OCSP responder is about to be signed
+	ResponderCreate    Action = "responder_create"      //
 	ResponderAbandon   Action = "responder_abandon"     // as cert_abandon, for the certificate of an OCSP responder
 	CertExportPrivate  Action = "cert_export_private_key"
 	CRLPublish         Action = "crl_publish"
@@ -62,7 +64,8 @@ const (
 var Actions = []Action{
 	CACreate, CAUpdate, CADelete, CARevoke, CASetPolicy, CAExportPrivateKey, CAReserve, CAAbandon,
 	CAAdopt, CALock, CAUnlock, CAKeyDrill, CAKeyEvidence, CAKeyAccept, CAKeyRefuse, CAKeyDestroy,
-	CertCreate, CertRevoke, CertRelease, CertReserve, CertAbandon, ResponderAbandon, CertExportPrivate, CRLPublish, KeyDestroy, TokenPIN,
+	CertCreate, CertRevoke, CertRelease, CertReserve, CertAbandon,
+	ResponderReserve, ResponderCreate, ResponderAbandon, CertExportPrivate, CRLPublish, KeyDestroy, TokenPIN,
 	LoginSuccess, LoginFailure, TokenRefresh, Logout, SessionsInvalidate,
 	UserCreate, UserUpdate, UserDelete, OrgCreate, OrgUpdate, OrgDelete, OrgAddUser, OrgRemoveUser,
 	KEKRotate, KEKDestroy, KeyReseal,

@@ -20,7 +20,7 @@ import (
 	"signet/signer"
 )
 
-// Config is what an Authority needs. Every field but LeaseTTL, Notices, Version, DrillInterval and Hooks is required.
+// Config is what an Authority needs. Every field but LeaseTTL, OCSP, Notices, Version, DrillInterval and Hooks is required.
 type Config struct {
 	Store         Store
 	Keys          Keys
@@ -38,14 +38,23 @@ type Config struct {
 	Hooks         Hooks
 }
 
-// OCSPConfig is how OCSP answers are made.
+// OCSPConfig is how OCSP answers are made. Zero fields take the value named beside them.
 type OCSPConfig struct {
-	Validity          time.Duration // from thisUpdate to nextUpdate of an answer
-	ResponderValidity time.Duration // of the certificate of a delegated responder; it is renewed after half of it
-	CacheEntries      int           // answers that are held in memory
-	Signers           int           // answers that are signed at once, the ones of the schedule aside
-	ClientRate        float64       // signatures per second that one client can cause; 0: no limit
-	ClientBurst       int           // signatures that one client can cause at once
+	Validity          time.Duration // from thisUpdate to nextUpdate of an answer; 24 h
+	ResponderValidity time.Duration // of the certificate of a delegated responder; it is renewed after half of it; 14 days
+	CacheEntries      int           // answers that are held in memory; 32768
+	Signers           int           // answers that are signed at once, the ones of the schedule aside; half of the processors
+	ClientRate        float64       // signatures per second that one client can cause; no limit
+	ClientBurst       int           // signatures that one client can cause at once; 1
+}
+
+func (c OCSPConfig) withDefaults() OCSPConfig {
+	c.Validity = cmp.Or(c.Validity, 24*time.Hour)
+	c.ResponderValidity = cmp.Or(c.ResponderValidity, 14*24*time.Hour)
+	c.CacheEntries = cmp.Or(c.CacheEntries, 1<<15)
+	c.Signers = cmp.Or(c.Signers, max(1, runtime.GOMAXPROCS(0)/2))
+	c.ClientBurst = cmp.Or(c.ClientBurst, 1)
+	return c
 }
 
 // Hooks are told what happened, for metrics. Nil fields are skipped.
@@ -55,8 +64,10 @@ type Hooks struct {
 	Refused   func(step string) // "permission", "policy", "lint", "token", "store"
 	Published func(entries int, took time.Duration)
 	Drilled   func(t Trigger, g evidence.Grade)
-	Locked    func(locked bool)            // a CA was locked, or unlocked
-	Failed    func(task string, err error) // background work: "crl", "feed", "lease", "reconcile", "drill"
+	Locked    func(locked bool)                    // a CA was locked, or unlocked
+	Answered  func(outcome string)                 // an OCSP request: "cached", "signed", "unknown" (signed too), "refused"
+	Responder func(caID int64, notAfter time.Time) // an OCSP responder was certified
+	Failed    func(task string, err error)         // background work: "crl", "feed", "lease", "reconcile", "drill", "responder", "ocsp", "presign"
 }
 
 // CreateCARequest asks for a new CA. Nil pointers take the default named beside them.
@@ -123,6 +134,7 @@ type Authority struct {
 	staged    sync.Map // CA id -> time.Time: when lists were signed ahead last
 	lease     lease
 	feed      feed
+	ocsp      *answerDesk
 	listeners []changed
 	running   atomic.Bool // Run
 	pauses    sync.Map    // CA id -> time.Time: until then nothing is reserved, as its key has just failed to sign
@@ -136,6 +148,9 @@ func New(cfg Config) *Authority {
 	a.publisher = newPublisher(cfg.CRLCoalesce, a.publishShards)
 	a.lists = newListCache(cfg.Now)
 	a.lease.holder = rand.Text()
+	a.cfg.OCSP = cfg.OCSP.withDefaults()
+	a.ocsp = newAnswerDesk(a.cfg)
+	a.onChange(a.statusChanged)
 	return a
 }
 

@@ -18,11 +18,13 @@ func (a *Authority) Run(ctx context.Context) {
 	var work sync.WaitGroup
 	for _, task := range []func(context.Context){
 		a.keepLease, a.followFeed, a.keepSchedule, a.reconcileInBackground, a.drillInBackground,
+		a.keepResponders, a.signAnswersAhead, a.dropAnswers,
 	} {
 		work.Go(func() { task(ctx) })
 	}
 	work.Wait()
 	a.publisher.flush()
+	a.ocsp.kept.flush()
 	a.endLease(ctx)
 	a.policies.forget() // nobody reads them again
 	a.running.Store(false)

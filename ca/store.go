@@ -17,6 +17,7 @@ type Store interface {
 	ListStore
 	PolicyStore
 	LeaseStore
+	StatusStore
 	ExpiryStore
 	NoticeStore
 

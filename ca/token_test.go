@@ -22,6 +22,14 @@ type tokenKeys struct {
 	token *keystore.Token
 	mu    sync.Mutex
 	away  bool
+	made  map[string]int // signatures by CKA_ID
+}
+
+// signatures is how often a key has signed.
+func (k *tokenKeys) signatures(id []byte) int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.made[string(id)]
 }
 
 var errAway = &fault.Error{Code: fault.Unavailable, Message: "the signing token is not available", RetryAfter: time.Second}
@@ -49,7 +57,7 @@ func (k *tokenKeys) Generate(ctx context.Context, r ca.KeyRequest) (crypto.Signe
 		return nil, err
 	}
 	key, err := k.token.Generate(ctx, keystore.Spec{ID: r.ID, Label: r.Label, Type: keystore.KeyType(r.Spec.Type), Size: r.Spec.Size})
-	return &switchedSigner{key, k}, err
+	return &switchedSigner{key, k, string(r.ID)}, err
 }
 
 func (k *tokenKeys) Signer(ctx context.Context, r ca.KeyRef) (crypto.Signer, error) {
@@ -57,7 +65,7 @@ func (k *tokenKeys) Signer(ctx context.Context, r ca.KeyRef) (crypto.Signer, err
 		return nil, err
 	}
 	key, err := k.token.Signer(ctx, r.ID, r.PublicKey, keystore.BarBorn)
-	return &switchedSigner{key, k}, err
+	return &switchedSigner{key, k, string(r.ID)}, err
 }
 
 func (k *tokenKeys) Inspect(ctx context.Context, r ca.KeyRef) (evidence.Key, error) {
@@ -116,11 +124,18 @@ func (k *tokenKeys) Unseal(ctx context.Context, sealed, aad []byte) ([]byte, err
 type switchedSigner struct {
 	crypto.Signer
 	keys *tokenKeys
+	id   string
 }
 
 func (s *switchedSigner) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	if err := s.keys.check(); err != nil {
 		return nil, err
 	}
+	s.keys.mu.Lock()
+	if s.keys.made == nil {
+		s.keys.made = map[string]int{}
+	}
+	s.keys.made[s.id]++
+	s.keys.mu.Unlock()
 	return s.Signer.Sign(rand, digest, opts)
 }

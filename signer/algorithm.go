@@ -10,8 +10,6 @@ import (
 	_ "crypto/sha256" // crypto.SHA256
 	_ "crypto/sha512" // crypto.SHA384, crypto.SHA512
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/asn1"
 	"fmt"
 	"sync"
 )
@@ -20,6 +18,10 @@ import (
 type algorithm struct {
 	id   x509.SignatureAlgorithm
 	hash crypto.Hash // 0: the message itself is signed (Ed25519, RFC 8410)
+
+	// identifier is the DER of the AlgorithmIdentifier: with NULL for RSA (RFC 4055, section 5), without parameters for
+	// the others (RFC 5758, section 3.2; RFC 8410, section 3).
+	identifier string
 
 	// throwaway returns the key that signs what is linted, made once per process. Its signature is never
 	// published, and the TBSCertificate names the algorithm only, so any key that serves the algorithm will do:
@@ -37,11 +39,11 @@ var (
 		return key, err
 	})
 
-	rsaSHA256   = &algorithm{x509.SHA256WithRSA, crypto.SHA256, throwawayRSA}
-	ecdsaSHA256 = &algorithm{x509.ECDSAWithSHA256, crypto.SHA256, throwawayEC}
-	ecdsaSHA384 = &algorithm{x509.ECDSAWithSHA384, crypto.SHA384, throwawayEC}
-	ecdsaSHA512 = &algorithm{x509.ECDSAWithSHA512, crypto.SHA512, throwawayEC}
-	pureEd25519 = &algorithm{x509.PureEd25519, 0, throwawayEd}
+	rsaSHA256   = &algorithm{x509.SHA256WithRSA, crypto.SHA256, "\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0b\x05\x00", throwawayRSA}
+	ecdsaSHA256 = &algorithm{x509.ECDSAWithSHA256, crypto.SHA256, "\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02", throwawayEC}
+	ecdsaSHA384 = &algorithm{x509.ECDSAWithSHA384, crypto.SHA384, "\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x03", throwawayEC}
+	ecdsaSHA512 = &algorithm{x509.ECDSAWithSHA512, crypto.SHA512, "\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x04", throwawayEC}
+	pureEd25519 = &algorithm{x509.PureEd25519, 0, "\x30\x05\x06\x03\x2b\x65\x70", throwawayEd}
 )
 
 // algorithmOf returns how the private half of pub signs. The hash matches the strength of the curve (RFC 5480,
@@ -64,24 +66,6 @@ func algorithmOf(pub crypto.PublicKey) (*algorithm, error) {
 		return pureEd25519, nil
 	}
 	return nil, fmt.Errorf("unsupported public key type %T", pub)
-}
-
-// identifiers are the parts of the AlgorithmIdentifiers (RFC 4055, RFC 5758, RFC 8410).
-var identifiers = map[x509.SignatureAlgorithm]pkix.AlgorithmIdentifier{
-	x509.SHA256WithRSA:   {Algorithm: asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 11}, Parameters: asn1.NullRawValue},
-	x509.ECDSAWithSHA256: {Algorithm: asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2}},
-	x509.ECDSAWithSHA384: {Algorithm: asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 3}},
-	x509.ECDSAWithSHA512: {Algorithm: asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 4}},
-	x509.PureEd25519:     {Algorithm: asn1.ObjectIdentifier{1, 3, 101, 112}},
-}
-
-// identifier is the DER of the AlgorithmIdentifier.
-func (a *algorithm) identifier() []byte {
-	der, err := asn1.Marshal(identifiers[a.id])
-	if err != nil {
-		panic(err) // a constant that cannot be encoded
-	}
-	return der
 }
 
 // sign returns the key's signature over the message, which a [crypto.MessageSigner] hashes itself. It is not verified

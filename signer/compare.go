@@ -75,12 +75,16 @@ func sameExtensions(got, want *x509.Certificate) bool {
 	if len(want.IssuingCertificateURL)+len(want.OCSPServer) > 0 {
 		critical[oidAuthorityInfo] = false
 	}
+	extra := map[string][]byte{}
 	for _, e := range want.ExtraExtensions {
-		critical[e.Id.String()] = e.Critical
+		critical[e.Id.String()], extra[e.Id.String()] = e.Critical, e.Value
 	}
 	for _, e := range got.Extensions {
 		c, expected := critical[e.Id.String()]
 		if !expected || c != e.Critical {
+			return false
+		}
+		if value, known := extra[e.Id.String()]; known && !bytes.Equal(e.Value, value) {
 			return false
 		}
 		delete(critical, e.Id.String())

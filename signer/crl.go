@@ -1,6 +1,8 @@
 package signer
 
 import (
+	"bytes"
+	"encoding/asn1"
 	"errors"
 	"fmt"
 	"iter"
@@ -8,65 +10,47 @@ import (
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
-	"golang.org/x/crypto/cryptobyte/asn1"
+	tag "golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// Revoked is one entry of a CRL (RFC 5280, section 5.3).
+// Revoked is one entry of a CRL (RFC 5280, section 5.3). Times are written in whole seconds; fractions are cut off.
 type Revoked struct {
-	Serial         string // lower-case hex
+	Serial         string // lower-case hex, as [ParseSerial] reads it
 	At             time.Time
-	Reason         int       // CRLReason; 0 (unspecified) leaves the extension out; 8 (removeFromCRL) in deltas only
-	InvalidityDate time.Time // zero leaves the extension out
+	Reason         int       // CRLReason; 0 (unspecified) leaves the extension out; 8 (removeFromCRL) in delta CRLs only
+	InvalidityDate time.Time // when the key was or may have been lost; zero leaves the extension out
 }
 
-// CRL is what a revocation list shall say. Times are written in whole seconds; fractions are cut off.
+// CRL is what a revocation list shall say (RFC 5280, section 5). Times are written in whole seconds; fractions are cut off.
 type CRL struct {
 	Number     *big.Int
 	ThisUpdate time.Time
 	NextUpdate time.Time
-	Entries    iter.Seq2[Revoked, error] // each serial number once; nil: none
 
-	Base              *big.Int // the list is a delta to the complete one of this number (RFC 5280, section 5.2.4)
-	DistributionPoint string   // URL of the shard that the list is complete for (section 5.2.5); "": everything
-	FreshestURL       string   // where its delta is (section 5.2.6); "": there is none
+	// Entries are read once and encoded as they come; nil: none. An error ends the list, which is not signed then. No serial
+	// number may come twice: whoever keeps them has to see to that, because SignCRL does not remember them.
+	Entries iter.Seq2[Revoked, error]
+
+	// Base makes this a delta CRL: the number of the complete CRL that it starts from (delta CRL indicator, section 5.2.4).
+	Base *big.Int
+
+	DistributionPoint string // issuing distribution point (section 5.2.5), absolute http or https; "" leaves it out
+	FreshestURL       string // freshest CRL (section 5.2.6), likewise; never in a delta
+
+	// Size is how many octets the list is going to have, about: those of its predecessor will do. Then it is encoded in one
+	// piece of memory; 0: not known, and it takes twice its size for a moment.
+	Size int
 }
 
-// SignCRL signs a CRL with number and authority key identifier, verifies the signature and returns its DER and how many
-// entries it has. Entries are encoded as they come: memory is that of the list. Failures of the key wrap [ErrKey]; those of
-// Entries are returned as they are.
+// SignCRL signs a version 2 CRL with number and authority key identifier and returns its DER and how many entries it has.
+// Memory grows with the encoded list and nothing else. The signature is verified, and what the header says is read again,
+// before anyone sees the list. Failures of the key wrap [ErrKey]; those of Entries are wrapped as they are.
 func (i *Issuer) SignCRL(c CRL) (der []byte, entries int, err error) {
-	if err := c.check(); err != nil {
+	e, err := i.encodeCRL(c)
+	if err != nil {
 		return nil, 0, fmt.Errorf("build CRL: %w", err)
 	}
-	extensions, err := c.extensions(i.certificate.SubjectKeyId)
-	if err != nil {
-		return nil, 0, fmt.Errorf("build extensions of CRL %s: %w", c.Number, err)
-	}
-	head, err := c.head(i)
-	if err != nil {
-		return nil, 0, fmt.Errorf("build header of CRL %s: %w", c.Number, err)
-	}
-	// Headers are written in front of the entries once their length is known.
-	list := newPrefixed(len(head) + 3*maxHeader)
-	if c.Entries != nil {
-		for e, err := range c.Entries {
-			if err != nil {
-				return nil, 0, err
-			}
-			if list.data, err = c.appendEntry(list.data, e); err != nil {
-				return nil, 0, fmt.Errorf("build CRL %s: %w", c.Number, err)
-			}
-			entries++
-		}
-	}
-	if entries > 0 {
-		list.header(asn1.SEQUENCE)
-	}
-	list.prepend(head)
-	list.data = append(list.data, extensions...)
-	list.header(asn1.SEQUENCE)
-	tbs := list.bytes()
-
+	tbs := e.tbs()
 	signature, err := i.algorithm.sign(i.key, tbs)
 	if err != nil {
 		return nil, 0, fmt.Errorf("sign CRL %s: %w: %w", c.Number, ErrKey, err)
@@ -74,48 +58,85 @@ func (i *Issuer) SignCRL(c CRL) (der []byte, entries int, err error) {
 	if err := i.algorithm.verify(i.certificate.PublicKey, tbs, signature); err != nil {
 		return nil, 0, fmt.Errorf("verify signature of CRL %s: %w: %w", c.Number, ErrKey, err)
 	}
-	b := cryptobyte.NewBuilder(list.data)
-	b.AddBytes(i.algorithm.identifier())
-	b.AddASN1BitString(signature)
-	if list.data, err = b.Bytes(); err != nil {
-		return nil, 0, fmt.Errorf("assemble CRL %s: %w", c.Number, err)
+	der = e.seal(i.algorithm.identifier, signature)
+	if err := i.reread(der, c, tbs, e.extensions); err != nil {
+		return nil, 0, fmt.Errorf("read CRL %s again: %w", c.Number, err)
 	}
-	list.header(asn1.SEQUENCE)
-	return list.bytes(), entries, nil
+	return der, e.entries, nil
 }
 
+// check refuses a list that relying parties would not understand, or would understand as something else.
 func (c CRL) check() error {
 	this, next := wholeSecond(c.ThisUpdate), wholeSecond(c.NextUpdate)
 	switch {
-	case c.Number == nil || c.Number.Sign() <= 0:
-		return errors.New("CRL number is not positive")
+	case !validSerial(c.Number): // the bounds are the same (section 5.2.3)
+		return errors.New("CRL number is not positive or is longer than 20 octets")
 	case c.ThisUpdate.IsZero() || !next.After(this):
 		return errors.New("nextUpdate is not after thisUpdate")
-	case c.Base != nil && (c.Base.Sign() <= 0 || c.Base.Cmp(c.Number) > 0):
-		return fmt.Errorf("base %s of a delta is not a list before number %s", c.Base, c.Number)
+	case !validTime(this) || !validTime(next):
+		return errors.New("thisUpdate or nextUpdate is out of range")
+	case c.Base != nil && c.Base.Sign() <= 0:
+		return errors.New("base CRL number is not positive")
+	case c.Base != nil && c.Base.Cmp(c.Number) > 0:
+		return errors.New("base CRL number is greater than the number of the delta")
 	case c.Base != nil && c.FreshestURL != "":
-		return errors.New("a delta has no delta (RFC 5280, section 5.2.6)")
+		return errors.New("a delta CRL names a freshest CRL")
 	}
 	for _, u := range []string{c.DistributionPoint, c.FreshestURL} {
-		if u == "" {
-			continue
-		}
-		if err := checkURL(u); err != nil {
+		if err := checkURL(u); u != "" && err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// checkEntry refuses what a relying party could not read.
-func (c CRL) checkEntry(e Revoked) error {
-	switch {
-	case e.At.IsZero():
-		return fmt.Errorf("revocation date of %s is missing", e.Serial)
-	case e.Reason == 8 && c.Base == nil:
-		return fmt.Errorf("reason 8 (removeFromCRL) of %s is not one of a complete CRL", e.Serial)
-	case e.Reason < 0 || e.Reason > 10 || e.Reason == 7: // RFC 5280, section 5.3.1: 7 is not assigned
-		return fmt.Errorf("reason %d of %s is unknown", e.Reason, e.Serial)
+// reread holds the framing of a list and all of it but the entries against what was asked for.
+func (i *Issuer) reread(der []byte, c CRL, tbs, extensions []byte) error {
+	var outer, signed, body, algorithm, issuer, revoked cryptobyte.String
+	var signature asn1.BitString
+	var version int
+	in := cryptobyte.String(der)
+	if !in.ReadASN1(&outer, tag.SEQUENCE) || !in.Empty() || !outer.ReadASN1Element(&signed, tag.SEQUENCE) ||
+		!outer.ReadASN1Element(&algorithm, tag.SEQUENCE) || !outer.ReadASN1BitString(&signature) || !outer.Empty() {
+		return errors.New("it is not a CertificateList")
+	}
+	if !bytes.Equal(signed, tbs) || string(algorithm) != i.algorithm.identifier {
+		return errors.New("it does not contain what was signed")
+	}
+	if !signed.ReadASN1(&body, tag.SEQUENCE) || !body.ReadASN1Integer(&version) || !body.ReadASN1Element(&algorithm, tag.SEQUENCE) ||
+		!body.ReadASN1Element(&issuer, tag.SEQUENCE) {
+		return errors.New("it does not contain a TBSCertList")
+	}
+	this, thisOK := readTime(&body)
+	next, nextOK := readTime(&body)
+	entries := body.PeekASN1Tag(tag.SEQUENCE)
+	for _, field := range []struct {
+		name string
+		same bool
+	}{
+		{"version", version == 1},
+		{"signature", string(algorithm) == i.algorithm.identifier},
+		{"issuer", bytes.Equal(issuer, i.certificate.RawSubject)},
+		{"thisUpdate", thisOK && this.Equal(wholeSecond(c.ThisUpdate))},
+		{"nextUpdate", nextOK && next.Equal(wholeSecond(c.NextUpdate))},
+		{"revokedCertificates", !entries || body.ReadASN1(&revoked, tag.SEQUENCE) && len(revoked) > 0},
+		{"crlExtensions", bytes.Equal(body, extensions)},
+	} {
+		if !field.same {
+			return fmt.Errorf("%s is not what was asked for", field.name)
+		}
 	}
 	return nil
 }
+
+func readTime(s *cryptobyte.String) (time.Time, bool) {
+	var t time.Time
+	if s.PeekASN1Tag(tag.UTCTime) {
+		return t, s.ReadASN1UTCTime(&t)
+	}
+	return t, s.ReadASN1GeneralizedTime(&t)
+}
+
+// validReason reports whether r is a CRLReason that an entry may give: 7 is not assigned, and 8, removeFromCRL, is for delta
+// CRLs only (RFC 5280, section 5.3.1).
+func validReason(r int, delta bool) bool { return r >= 0 && r <= 10 && r != 7 && (r != 8 || delta) }

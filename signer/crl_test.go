@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/x509"
 	"errors"
+	"iter"
 	"math/big"
 	"strings"
 	"testing"
@@ -14,11 +15,25 @@ import (
 
 // list is a CRL that nobody objects to.
 func list(number int64, entries ...signer.Revoked) signer.CRL {
-	return signer.CRL{Number: big.NewInt(number), ThisUpdate: start, NextUpdate: start.AddDate(0, 0, 7), Entries: entries}
+	c := signer.CRL{Number: big.NewInt(number), ThisUpdate: start, NextUpdate: start.AddDate(0, 0, 7)}
+	if len(entries) > 0 {
+		c.Entries = stream(entries)
+	}
+	return c
 }
 
-func entry(serial int64) signer.Revoked {
-	return signer.Revoked{Serial: big.NewInt(serial), At: start.Add(-time.Hour), Reason: 1}
+func stream(entries []signer.Revoked) iter.Seq2[signer.Revoked, error] {
+	return func(yield func(signer.Revoked, error) bool) {
+		for _, e := range entries {
+			if !yield(e, nil) {
+				return
+			}
+		}
+	}
+}
+
+func entry(serial string) signer.Revoked {
+	return signer.Revoked{Serial: serial, At: start.Add(-time.Hour), Reason: 1}
 }
 
 func TestACRLSaysWhatIsRevokedAndWhy(t *testing.T) {
@@ -32,13 +47,15 @@ func TestACRLSaysWhatIsRevokedAndWhy(t *testing.T) {
 			root := parse(t, rootDER)
 			in := list(70_000)
 			in.ThisUpdate = in.ThisUpdate.Add(300 * time.Millisecond)
+			var entries []signer.Revoked
 			for i, reason := range reasons {
-				e := signer.Revoked{Serial: new(big.Int).Sub(longest, big.NewInt(int64(i))), At: start.Add(-time.Duration(i) * time.Minute), Reason: reason}
-				in.Entries = append(in.Entries, e)
+				serial := new(big.Int).Sub(longest, big.NewInt(int64(i)))
+				entries = append(entries, signer.Revoked{Serial: serial.Text(16), At: start.Add(-time.Duration(i) * time.Minute), Reason: reason})
 			}
-			der, err := issuer.SignCRL(in)
-			if err != nil {
-				t.Fatal(err)
+			in.Entries = stream(entries)
+			der, n, err := issuer.SignCRL(in)
+			if err != nil || n != len(entries) {
+				t.Fatal(n, err)
 			}
 			crl, err := x509.ParseRevocationList(der)
 			if err != nil {
@@ -56,13 +73,13 @@ func TestACRLSaysWhatIsRevokedAndWhy(t *testing.T) {
 			if len(crl.Extensions) != 2 || crl.Extensions[0].Critical || crl.Extensions[1].Critical {
 				t.Errorf("extensions %v", crl.Extensions)
 			}
-			if len(crl.RevokedCertificateEntries) != len(in.Entries) {
-				t.Fatalf("%d entries, want %d", len(crl.RevokedCertificateEntries), len(in.Entries))
+			if len(crl.RevokedCertificateEntries) != len(entries) {
+				t.Fatalf("%d entries, want %d", len(crl.RevokedCertificateEntries), len(entries))
 			}
 			for i, got := range crl.RevokedCertificateEntries {
-				want := in.Entries[i]
-				if got.SerialNumber.Cmp(want.Serial) != 0 || got.ReasonCode != want.Reason || !got.RevocationTime.Equal(want.At) {
-					t.Errorf("entry %x, reason %d, %v; want %x, %d, %v", got.SerialNumber, got.ReasonCode, got.RevocationTime, want.Serial, want.Reason, want.At)
+				want := entries[i]
+				if got.SerialNumber.Text(16) != want.Serial || got.ReasonCode != want.Reason || !got.RevocationTime.Equal(want.At) {
+					t.Errorf("entry %x, reason %d, %v; want %s, %d, %v", got.SerialNumber, got.ReasonCode, got.RevocationTime, want.Serial, want.Reason, want.At)
 				}
 				if unspecified := want.Reason == 0; unspecified != (len(got.Extensions) == 0) {
 					t.Errorf("reason %d with extensions %v", want.Reason, got.Extensions)
@@ -75,9 +92,9 @@ func TestACRLSaysWhatIsRevokedAndWhy(t *testing.T) {
 func TestAnEmptyCRLHasNoListAtAll(t *testing.T) {
 	t.Parallel()
 	_, issuer := newRoot(t, kindNamed("P-256"))
-	der, err := issuer.SignCRL(list(1))
-	if err != nil {
-		t.Fatal(err)
+	der, n, err := issuer.SignCRL(list(1))
+	if err != nil || n != 0 {
+		t.Fatal(n, err)
 	}
 	crl, err := x509.ParseRevocationList(der)
 	if err != nil || crl.RevokedCertificateEntries != nil {
@@ -92,6 +109,15 @@ func TestAnEmptyCRLHasNoListAtAll(t *testing.T) {
 func TestADefectiveCRLIsRefused(t *testing.T) {
 	t.Parallel()
 	tooLong := new(big.Int).Lsh(big.NewInt(1), 159)
+	second := func(change func(*signer.Revoked)) func(*signer.CRL) {
+		return func(c *signer.CRL) {
+			e := entry("2")
+			change(&e)
+			c.Entries = stream([]signer.Revoked{entry("1"), e})
+		}
+	}
+	serial := func(s string) func(*signer.CRL) { return second(func(e *signer.Revoked) { e.Serial = s }) }
+	reason := func(r int) func(*signer.CRL) { return second(func(e *signer.Revoked) { e.Reason = r }) }
 	for _, row := range []struct {
 		name   string
 		change func(*signer.CRL)
@@ -106,31 +132,53 @@ func TestADefectiveCRLIsRefused(t *testing.T) {
 		{"an end before the beginning", func(c *signer.CRL) { c.NextUpdate = c.ThisUpdate.Add(-time.Hour) }, "nextUpdate is not after thisUpdate"},
 		{"an end at the beginning", func(c *signer.CRL) { c.NextUpdate = c.ThisUpdate }, "nextUpdate is not after thisUpdate"},
 		{"an end in the same second", func(c *signer.CRL) { c.NextUpdate = c.ThisUpdate.Add(time.Second - 1) }, "nextUpdate is not after thisUpdate"},
-		{"an entry without serial number", func(c *signer.CRL) { c.Entries[1].Serial = nil }, "serial number of an entry"},
-		{"serial number zero", func(c *signer.CRL) { c.Entries[1].Serial = new(big.Int) }, "serial number of an entry"},
-		{"a negative serial number", func(c *signer.CRL) { c.Entries[1].Serial = big.NewInt(-2) }, "serial number of an entry"},
-		{"a serial number of 21 octets", func(c *signer.CRL) { c.Entries[1].Serial = tooLong }, "serial number of an entry"},
-		{"a serial number twice", func(c *signer.CRL) { c.Entries[1].Serial = big.NewInt(1) }, "serial number 1 is listed twice"},
-		{"an entry without date", func(c *signer.CRL) { c.Entries[1].At = time.Time{} }, "revocation date of 2 is missing"},
-		{"a negative reason", func(c *signer.CRL) { c.Entries[1].Reason = -1 }, "reason -1"},
-		{"the reason that is not assigned", func(c *signer.CRL) { c.Entries[1].Reason = 7 }, "reason 7"},
-		{"the reason for delta CRLs", func(c *signer.CRL) { c.Entries[1].Reason = 8 }, "reason 8"},
-		{"a reason beyond the last", func(c *signer.CRL) { c.Entries[1].Reason = 11 }, "reason 11"},
+		{"a beginning before UTCTime", func(c *signer.CRL) { c.ThisUpdate = time.Date(1949, 12, 31, 23, 59, 59, 0, time.UTC) }, "out of range"},
+		{"an end after GeneralizedTime", func(c *signer.CRL) { c.NextUpdate = time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC) }, "out of range"},
+		{"base zero", func(c *signer.CRL) { c.Base = new(big.Int) }, "base CRL number is not positive"},
+		{"a base that is newer", func(c *signer.CRL) { c.Base = big.NewInt(3) }, "base CRL number is greater"},
+		{"a delta of a delta", func(c *signer.CRL) { c.Base, c.FreshestURL = big.NewInt(1), "http://pki.corp.example/crl/delta" }, "names a freshest CRL"},
+		{"a distribution point that is no URL", func(c *signer.CRL) { c.DistributionPoint = "crl/root-1" }, "not an absolute"},
+		{"a freshest CRL in another scheme", func(c *signer.CRL) { c.FreshestURL = "ldap://pki.corp.example/" }, "not an absolute"},
+		{"a distribution point beyond ASCII", func(c *signer.CRL) { c.DistributionPoint = "http://pki.corp.example/crl/zürich-1" }, "printable ASCII"},
+		{"an entry without serial number", serial(""), "serial number is empty"},
+		{"serial number zero", serial("0"), "serial number is zero"},
+		{"a serial number with a leading zero", serial("02"), "leading zero"},
+		{"a negative serial number", serial("-2"), "not lower-case hex"},
+		{"a serial number in upper case", serial("2A"), "not lower-case hex"},
+		{"a serial number of 21 octets", serial("1" + strings.Repeat("0", 40)), "20 octets"},
+		{"a serial number of 21 octets when positive", serial("8" + strings.Repeat("0", 39)), "20 octets"},
+		{"an entry without date", second(func(e *signer.Revoked) { e.At = time.Time{} }), "revocation date of 2 is missing"},
+		{"an entry before UTCTime", second(func(e *signer.Revoked) { e.At = time.Date(1949, 1, 1, 0, 0, 0, 0, time.UTC) }), "revocation date of 2 is out of range"},
+		{"an invalidity date after GeneralizedTime", second(func(e *signer.Revoked) { e.InvalidityDate = time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC) }), "invalidity date of 2"},
+		{"a negative reason", reason(-1), "reason -1"},
+		{"the reason that is not assigned", reason(7), "reason 7"},
+		{"the reason for delta CRLs", reason(8), "reason 8"},
+		{"a reason beyond the last", reason(11), "reason 11"},
+		{"entries that break off", func(c *signer.CRL) {
+			c.Entries = func(yield func(signer.Revoked, error) bool) {
+				_ = yield(entry("1"), nil) && yield(signer.Revoked{}, errDatabase)
+			}
+		}, errDatabase.Error()},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			k := kindNamed("P-256")
 			der, _ := newRoot(t, k)
 			issuer := must(signer.NewIssuer(der, untouchable{k.key(), t}))
-			crl := list(1, entry(1), entry(2))
+			crl := list(2, entry("1"), entry("2"))
 			row.change(&crl)
-			got, err := issuer.SignCRL(crl)
-			if got != nil || err == nil || !strings.Contains(err.Error(), row.want) {
+			got, n, err := issuer.SignCRL(crl)
+			if got != nil || n != 0 || err == nil || !strings.Contains(err.Error(), row.want) {
 				t.Errorf("CRL %x, error %v, want %q", got, err, row.want)
 			}
 			if errors.Is(err, signer.ErrKey) {
 				t.Errorf("%q blames the key", err)
 			}
+			if row.want == errDatabase.Error() && !errors.Is(err, errDatabase) {
+				t.Errorf("%q does not wrap the database's own", err)
+			}
 		})
 	}
 }
+
+var errDatabase = errors.New("the database went away")

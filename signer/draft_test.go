@@ -98,7 +98,7 @@ func TestAHostileKeyGetsNoCertificateOut(t *testing.T) {
 						t.Errorf("%s: a second attempt gave %x, %v", what, again, err)
 					}
 				}
-				if got, err := issuer.SignCRL(list(1)); got != nil || !errors.Is(err, signer.ErrKey) {
+				if got, _, err := issuer.SignCRL(list(1, entry("1"))); got != nil || !errors.Is(err, signer.ErrKey) {
 					t.Errorf("CRL %x, error %v, want ErrKey", got, err)
 				}
 			})
@@ -134,7 +134,7 @@ func TestTheCertificateHasTheLastWordOnTheKey(t *testing.T) {
 	if got, err := must(issuer.Prepare(leaf(signer.UsageServer, k.key()))).Sign(); got != nil || !errors.Is(err, signer.ErrKey) {
 		t.Errorf("certificate %x, error %v", got, err)
 	}
-	if got, err := issuer.SignCRL(list(1)); got != nil || !errors.Is(err, signer.ErrKey) {
+	if got, _, err := issuer.SignCRL(list(1, entry("1"))); got != nil || !errors.Is(err, signer.ErrKey) {
 		t.Errorf("CRL %x, error %v", got, err)
 	}
 	root, err := signer.PrepareRoot(authority("Root"), &turncoat{first: k.key(), then: other})

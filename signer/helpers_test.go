@@ -87,6 +87,7 @@ func leaf(usage signer.Usage, key crypto.Signer) signer.Template {
 		DNS:       []string{"www.corp.example"},
 		CRLURL:    "http://pki.corp.example/crl/root-1",
 		IssuerURL: "http://pki.corp.example/ca/root-1.crt",
+		OCSPURL:   "http://pki.corp.example/ocsp/root-1",
 	}
 }
 
@@ -147,4 +148,29 @@ func parse(t testing.TB, der []byte) *x509.Certificate {
 		t.Fatal(err)
 	}
 	return c
+}
+
+func serialOf(t testing.TB, der []byte) string {
+	t.Helper()
+	return parse(t, der).SerialNumber.Text(16)
+}
+
+// signList signs a CRL that has to be good.
+func signList(t testing.TB, issuer *signer.Issuer, c signer.CRL) []byte {
+	t.Helper()
+	der, _, err := issuer.SignCRL(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
+}
+
+// inside returns the content of the element that is all of der.
+func inside(t testing.TB, der []byte) []byte {
+	t.Helper()
+	var e asn1.RawValue
+	if rest, err := asn1.Unmarshal(der, &e); err != nil || len(rest) > 0 {
+		t.Fatalf("%x: %v", rest, err)
+	}
+	return e.Bytes
 }

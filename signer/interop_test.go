@@ -81,8 +81,8 @@ func newChain(t *testing.T, rootKind, intermediateKind kind, leafKey crypto.Sign
 		c.write(t, name+".pem", encode("CERTIFICATE", der))
 	}
 	crls := map[string][]byte{
-		"root":         must(rootIssuer.SignCRL(list(1))),
-		"intermediate": must(issuer.SignCRL(list(2, signer.Revoked{Serial: parse(t, certificate["revoked"]).SerialNumber, At: start, Reason: 1}))),
+		"root":         signList(t, rootIssuer, list(1)),
+		"intermediate": signList(t, issuer, list(2, signer.Revoked{Serial: serialOf(t, certificate["revoked"]), At: start, Reason: 1})),
 	}
 	for name, der := range crls {
 		c.write(t, name+"-crl.der", der)

@@ -97,6 +97,11 @@ func build(t Template, issuer, issuerKeyID []byte, a *algorithm) (built, error) 
 	if err != nil {
 		return built{}, err
 	}
+	return assemble(c, issuer, issuerKeyID, a)
+}
+
+// assemble completes the certificate and signs it with a throwaway key.
+func assemble(c *x509.Certificate, issuer, issuerKeyID []byte, a *algorithm) (built, error) {
 	c.SignatureAlgorithm = a.id
 	c.AuthorityKeyId = issuerKeyID
 	if issuerKeyID == nil {
@@ -108,7 +113,7 @@ func build(t Template, issuer, issuerKeyID []byte, a *algorithm) (built, error) 
 	}
 	// A parent without public key is not compared with the throwaway key.
 	parent := &x509.Certificate{RawSubject: issuer, SubjectKeyId: issuerKeyID}
-	der, err := x509.CreateCertificate(rand.Reader, c, parent, t.PublicKey, throwaway)
+	der, err := x509.CreateCertificate(rand.Reader, c, parent, c.PublicKey, throwaway)
 	if err != nil {
 		return built{}, err
 	}

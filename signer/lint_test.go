@@ -136,7 +136,7 @@ func TestACertificateThatSaysSomethingElseIsNoDraft(t *testing.T) {
 		{"authority key identifier", func(c *x509.Certificate) { c.AuthorityKeyId = []byte{1} }, "authorityKeyIdentifier"},
 		{"another host", func(c *x509.Certificate) { c.DNSNames = []string{"evil.example"} }, "dNSName"},
 		{"one more address", func(c *x509.Certificate) { c.EmailAddresses = []string{"eve@evil.example"} }, "rfc822Name"},
-		{"OCSP", func(c *x509.Certificate) { c.OCSPServer = []string{"http://evil.example/"} }, "caIssuers"},
+		{"OCSP", func(c *x509.Certificate) { c.OCSPServer = []string{"http://evil.example/"} }, "ocsp"},
 		{"a CRL elsewhere", func(c *x509.Certificate) { c.CRLDistributionPoints = []string{"http://evil.example/"} }, "cRLDistributionPoints"},
 		{"one more extension", func(c *x509.Certificate) {
 			c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3}, Value: []byte{0x05, 0x00}}}

@@ -27,6 +27,15 @@ func newSerial() (*big.Int, error) {
 
 // ParseSerial reads a serial number in the form that [Draft.Serial] writes.
 func ParseSerial(s string) (*big.Int, error) {
+	octets, err := appendSerial(nil, s)
+	if err != nil {
+		return nil, err
+	}
+	return new(big.Int).SetBytes(octets), nil
+}
+
+// appendSerial adds the octets of a serial number, most significant first, without leading zeros.
+func appendSerial(b []byte, s string) ([]byte, error) {
 	switch {
 	case s == "":
 		return nil, errors.New("serial number is empty")
@@ -34,17 +43,26 @@ func ParseSerial(s string) (*big.Int, error) {
 		return nil, fmt.Errorf("serial number is longer than %d octets", maxSerialOctets)
 	case s[0] == '0':
 		return nil, errors.New("serial number is zero or has a leading zero")
-	}
-	for i := range len(s) {
-		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return nil, errors.New("serial number is not lower-case hex")
-		}
-	}
-	n, _ := new(big.Int).SetString(s, 16)
-	if !validSerial(n) {
+	case len(s) == 2*maxSerialOctets && s[0] >= '8' && s[0] <= 'f':
 		return nil, fmt.Errorf("serial number does not fit %d octets as a positive INTEGER", maxSerialOctets)
 	}
-	return n, nil
+	var octet byte
+	for i := range len(s) {
+		c := s[i]
+		switch {
+		case c >= '0' && c <= '9':
+			c -= '0'
+		case c >= 'a' && c <= 'f':
+			c -= 'a' - 10
+		default:
+			return nil, errors.New("serial number is not lower-case hex")
+		}
+		octet = octet<<4 | c
+		if (len(s)-i)%2 == 1 { // the second digit of its octet
+			b = append(b, octet)
+		}
+	}
+	return b, nil
 }
 
 // validSerial reports whether n is positive and is encoded in at most 20 octets.

@@ -1,5 +1,5 @@
-// Package signer makes X.509 certificates and CRLs out of a crypto.Signer. It knows no database and no token: a key
-// is whatever signs.
+// Package signer makes X.509 certificates, CRLs and OCSP responses out of a crypto.Signer. It knows no database and no
+// token: a key is whatever signs.
 //
 // What must never happen: a signature that was not verified leaves this package; a certificate is signed by the CA
 // key that has not passed the linter first; one draft becomes two certificates.
@@ -39,8 +39,6 @@ const (
 	UsageClient
 	UsageDualPurpose
 	UsageCA
-
-	usageResponder
 )
 
 // Template is what a certificate shall say. Serial, issuer name, key identifiers and signature algorithm are added

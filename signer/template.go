@@ -19,32 +19,14 @@ func (t Template) certificate() (*x509.Certificate, error) {
 	if err := t.check(); err != nil {
 		return nil, err
 	}
-	serial, err := newSerial()
+	c, err := plain(t.PublicKey, t.NotBefore, t.NotAfter)
 	if err != nil {
 		return nil, err
 	}
-	ski, err := keyIdentifier(t.PublicKey)
-	if err != nil {
-		return nil, err
-	}
-	c := &x509.Certificate{
-		SerialNumber:          serial,
-		RawSubject:            t.Subject,
-		PublicKey:             t.PublicKey,
-		NotBefore:             wholeSecond(t.NotBefore),
-		NotAfter:              wholeSecond(t.NotAfter),
-		BasicConstraintsValid: true,
-		MaxPathLen:            -1,
-		SubjectKeyId:          ski,
-		DNSNames:              t.DNS,
-		IPAddresses:           t.IPs,
-		EmailAddresses:        t.Emails,
-	}
+	c.RawSubject = t.Subject
+	c.DNSNames, c.IPAddresses, c.EmailAddresses = t.DNS, t.IPs, t.Emails
 	c.KeyUsage, c.ExtKeyUsage = keyUsages(t.Usage, t.PublicKey)
 	c.IsCA = t.Usage == UsageCA
-	if t.Usage == usageResponder {
-		c.ExtraExtensions = []pkix.Extension{{Id: oidNoCheck, Value: asn1.NullBytes}}
-	}
 	if t.PathLength != nil {
 		c.MaxPathLen, c.MaxPathLenZero = *t.PathLength, *t.PathLength == 0
 	}
@@ -60,11 +42,38 @@ func (t Template) certificate() (*x509.Certificate, error) {
 	return c, nil
 }
 
+// plain is what every certificate has: a new serial number, a key and its identifier, a validity, and basicConstraints.
+func plain(pub crypto.PublicKey, notBefore, notAfter time.Time) (*x509.Certificate, error) {
+	if notBefore.IsZero() || notAfter.IsZero() {
+		return nil, errors.New("validity is missing")
+	}
+	if _, err := algorithmOf(pub); err != nil {
+		return nil, err
+	}
+	serial, err := newSerial()
+	if err != nil {
+		return nil, err
+	}
+	ski, err := keyIdentifier(pub)
+	if err != nil {
+		return nil, err
+	}
+	return &x509.Certificate{
+		SerialNumber:          serial,
+		PublicKey:             pub,
+		NotBefore:             wholeSecond(notBefore),
+		NotAfter:              wholeSecond(notAfter),
+		BasicConstraintsValid: true,
+		MaxPathLen:            -1,
+		SubjectKeyId:          ski,
+	}, nil
+}
+
 // check refuses what cannot be encoded, or would be encoded as something else. Whether the content is good is for
 // the linter to say.
 func (t Template) check() error {
 	switch {
-	case t.Usage < UsageServer || t.Usage > usageResponder:
+	case t.Usage < UsageServer || t.Usage > UsageCA:
 		return fmt.Errorf("usage %d is unknown", t.Usage)
 	case len(t.Subject) == 0:
 		return errors.New("subject is missing (an empty one is the empty sequence)")
@@ -72,11 +81,6 @@ func (t Template) check() error {
 		return errors.New("only a CA certificate has a path length")
 	case t.PathLength != nil && *t.PathLength < 0:
 		return fmt.Errorf("path length %d is negative", *t.PathLength)
-	case t.NotBefore.IsZero() || t.NotAfter.IsZero():
-		return errors.New("validity is missing")
-	}
-	if _, err := algorithmOf(t.PublicKey); err != nil {
-		return err
 	}
 	for _, ip := range t.IPs {
 		if len(ip) != 4 && len(ip) != 16 {
@@ -104,8 +108,6 @@ func keyUsages(u Usage, pub crypto.PublicKey) (x509.KeyUsage, []x509.ExtKeyUsage
 		return server, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	case UsageClient:
 		return x509.KeyUsageDigitalSignature, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
-	case usageResponder:
-		return x509.KeyUsageDigitalSignature, []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning}
 	case UsageDualPurpose:
 		return server, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 	}
@@ -118,12 +120,24 @@ func keyIdentifier(pub crypto.PublicKey) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode public key: %w", err)
 	}
-	bits, err := subjectPublicKey(der)
+	octets, err := subjectPublicKey(der)
 	if err != nil {
 		return nil, err
 	}
-	sum := sha256.Sum256(bits)
+	sum := sha256.Sum256(octets)
 	return sum[:20], nil
+}
+
+// subjectPublicKey returns the octets of the BIT STRING of a SubjectPublicKeyInfo, without tag, length and unused bits.
+func subjectPublicKey(info []byte) ([]byte, error) {
+	var parts struct {
+		Algorithm pkix.AlgorithmIdentifier
+		PublicKey asn1.BitString
+	}
+	if _, err := asn1.Unmarshal(info, &parts); err != nil {
+		return nil, fmt.Errorf("decode public key: %w", err)
+	}
+	return parts.PublicKey.RightAlign(), nil
 }
 
 // checkURL refuses what relying parties could not fetch. An URL in a certificate is an IA5String (RFC 5280, section

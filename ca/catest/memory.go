@@ -28,6 +28,7 @@ type Memory struct {
 	authorities  map[int64]*authority
 	certificates map[int64]*ca.Certificate
 	responders   map[int64]*responder
+	answers      map[answerKey]ca.SignedAnswer
 	leases       map[string]lease
 	notices      notices
 	trail        []audit.Entry
@@ -56,7 +57,7 @@ var _ ca.Store = (*Memory)(nil)
 // New returns an empty store.
 func New() *Memory {
 	return &Memory{Now: time.Now, authorities: map[int64]*authority{}, certificates: map[int64]*ca.Certificate{},
-		responders: map[int64]*responder{}, leases: map[string]lease{}}
+		responders: map[int64]*responder{}, answers: map[answerKey]ca.SignedAnswer{}, leases: map[string]lease{}}
 }
 
 // begin starts a call: it takes the lock unless the call is to fail.
@@ -123,6 +124,11 @@ func (m *Memory) serialTaken(issuer int64, serial string) bool {
 	}
 	for _, a := range m.authorities {
 		if a.ParentID != nil && *a.ParentID == issuer && a.Serial == serial {
+			return true
+		}
+	}
+	for _, r := range m.responders {
+		if r.CAID == issuer && r.Serial == serial {
 			return true
 		}
 	}
