@@ -1,7 +1,6 @@
 package ca_test
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,27 +21,13 @@ const day = 24 * time.Hour
 type tower struct {
 	*testing.T
 	*ca.Authority
-	store *responderStore
+	store *catest.Memory
 	now   time.Time
 	made  int
 }
 
-// responderStore shows a responder for each CA that has one here.
-type responderStore struct {
-	*catest.Memory
-	responders map[int64]*ca.Responder
-}
-
-func (s *responderStore) CAExpiries(ctx context.Context, now time.Time, within []time.Duration) ([]ca.CAExpiry, error) {
-	all, err := s.Memory.CAExpiries(ctx, now, within)
-	for i := range all {
-		all[i].Responder = s.responders[all[i].CA.ID]
-	}
-	return all, err
-}
-
 func newTower(t *testing.T) *tower {
-	w := &tower{T: t, store: &responderStore{catest.New(), map[int64]*ca.Responder{}}, now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}
+	w := &tower{T: t, store: catest.New(), now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}
 	w.store.Now = func() time.Time { return w.now }
 	w.Authority = ca.New(ca.Config{
 		Store: w.store, PublicURL: "http://pki.example", Now: w.store.Now, CRLOverlap: day,
@@ -101,6 +86,15 @@ func (w *tower) list(s ca.ListScope, this, next time.Time) ca.List {
 	l.ListScope, l.ThisUpdate, l.NextUpdate, l.DER = s, this, next, []byte("list")
 	w.ok(w.store.CompleteLists(w.Context(), []ca.List{l}, byNobody))
 	return l
+}
+
+// responder certifies one with serial number ab.
+func (w *tower) responder(c ca.CA, notAfter time.Time) {
+	w.Helper()
+	id, err := w.store.ReserveResponder(w.Context(), ca.Responder{CAID: c.ID, Serial: "ab", TBS: []byte("tbs"),
+		NotBefore: w.now, NotAfter: notAfter, State: ca.Pending}, byNobody)
+	w.ok(err)
+	w.ok(w.store.CompleteResponder(w.Context(), id, []byte("certificate"), byNobody))
 }
 
 // told are the keys of what was found since the last call.
@@ -257,7 +251,7 @@ func TestNoticesSayWhatTheyAreAbout(t *testing.T) {
 	root := w.ca(100 * day)
 	w.leaf(root, 40*day)
 	w.list(ca.ListScope{CAID: root.ID}, w.now, w.now.Add(7*day))
-	w.store.responders[root.ID] = &ca.Responder{CAID: root.ID, Serial: "ab", NotBefore: w.now, NotAfter: w.now.Add(14 * day), State: ca.Valid}
+	w.responder(root, w.now.Add(14*day))
 	w.now = w.now.Add(11 * day)
 	w.told()
 	want := map[string]string{
@@ -352,7 +346,7 @@ func TestAResponderIsToldWhenItWasNotRenewed(t *testing.T) {
 			root := w.ca(20 * day)
 			w.list(ca.ListScope{CAID: root.ID}, w.now, w.now.Add(30*day))
 			end := w.now.Add(test.life)
-			w.store.responders[root.ID] = &ca.Responder{CAID: root.ID, Serial: "ab", NotBefore: w.now, NotAfter: end, State: ca.Valid}
+			w.responder(root, end)
 			w.now = end.Add(-test.left)
 			got := slices.Contains(w.told(), "ocsp-responder-ending/1/ab")
 			if got != test.want {

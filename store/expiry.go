@@ -9,27 +9,9 @@ import (
 	"signet/ca"
 )
 
-// responderEnd is what CAExpiries reads of ocsp_responders.
-type responderEnd struct {
-	ID        int64
-	CAID      int64 `gorm:"column:ca_id"`
-	Token     string
-	KeyID     []byte
-	PublicKey []byte
-	Serial    string
-	NotBefore instant
-	NotAfter  instant
-	State     string
-}
-
-func (r responderEnd) responder() *ca.Responder {
-	return &ca.Responder{ID: r.ID, CAID: r.CAID, Token: r.Token, KeyID: r.KeyID, PublicKey: r.PublicKey, Serial: r.Serial,
-		NotBefore: r.NotBefore.Time, NotAfter: r.NotAfter.Time, State: ca.State(r.State)}
-}
-
-// latestResponders are the valid responders of which their CA has no later one.
-const latestResponders = `SELECT id, ca_id, token, key_id, public_key, serial, not_before, not_after, state FROM ocsp_responders r
-	WHERE state = 'valid' AND id = (SELECT max(id) FROM ocsp_responders later WHERE later.ca_id = r.ca_id AND later.state = 'valid')`
+// latestResponder is the condition that a responder is valid and its CA has no later one that is.
+const latestResponder = `state = 'valid' AND id = (
+	SELECT max(id) FROM ocsp_responders later WHERE later.ca_id = ocsp_responders.ca_id AND later.state = 'valid')`
 
 // endingCertificates counts, for each CA, a part of its index by notAfter.
 const endingCertificates = `SELECT id, (SELECT count(*) FROM certificates
@@ -41,13 +23,13 @@ type endingCount struct{ ID, Count int64 }
 // CAExpiries implements ca.Store.
 func (db *DB) CAExpiries(ctx context.Context, now time.Time, within []time.Duration) ([]ca.CAExpiry, error) {
 	var authorities []authorityRow
-	var responders []responderEnd
+	var responders []responderRow
 	counts := make([][]endingCount, len(within))
 	err := db.read(ctx, "CAExpiries", func(q *gorm.DB) error {
 		if err := q.Omit("tbs", "certificate").Where(completed).Order("id").Find(&authorities).Error; err != nil {
 			return err
 		}
-		if err := q.Raw(latestResponders).Scan(&responders).Error; err != nil {
+		if err := q.Omit("tbs", "certificate").Where(latestResponder).Find(&responders).Error; err != nil {
 			return err
 		}
 		after := at(now).Add(-time.Microsecond) // what ends now has not ended
@@ -68,7 +50,8 @@ func (db *DB) CAExpiries(ctx context.Context, now time.Time, within []time.Durat
 	}
 	for _, r := range responders {
 		if e := place[r.CAID]; e != nil {
-			e.Responder = r.responder()
+			shown := r.responder()
+			e.Responder = &shown
 		}
 	}
 	for i := range counts {

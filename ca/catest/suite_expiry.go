@@ -53,6 +53,22 @@ var expiryTests = map[string]func(f fixture){
 			f.equal([]any{c.Name == "", c.NotAfter, len(c.Certificate), len(c.TBS), all[i].Responder == nil}, []any{false, root.NotAfter, 0, 0, true})
 		}
 	},
+	"a CA is shown with the responder that was certified last": func(f fixture) {
+		root, other := f.root(), f.root()
+		f.certify(root)
+		last := f.certify(root)
+		_, err := f.reserveResponder(f.responder(root))
+		f.ok(err)
+		_, err = f.reserveResponder(f.responder(other))
+		f.ok(err)
+		all, err := f.s.CAExpiries(f.Context(), now, nil)
+		f.ok(err)
+		last.Certificate = nil
+		f.equal(all[0].Responder, &last)
+		if all[1].Responder != nil {
+			f.Errorf("a responder that is not certified is shown: %+v", all[1].Responder)
+		}
+	},
 	"nothing is counted when nothing is asked for": func(f fixture) {
 		f.root()
 		all, err := f.s.CAExpiries(f.Context(), now, nil)

@@ -32,6 +32,7 @@ type metrics struct {
 	healed    *prometheus.GaugeVec
 	database  *prometheus.HistogramVec
 	ready     *prometheus.GaugeVec
+	answers   *prometheus.CounterVec
 	webhook   *prometheus.CounterVec
 	outlook   *outlook
 }
@@ -66,6 +67,7 @@ func newMetrics() *metrics {
 		tokenUp:   gauge("signet_token_up", "1 when the token signed at its last health check."),
 		healed:    gauge("signet_token_recoveries", "Times since the start that the token was in doubt or away and was brought back: by a new session, a login, or a restart of its module."),
 		database:  histogram("signet_database_seconds", "Duration of database operations.", "op"),
+		answers:   counter("signet_ocsp_requests_total", "OCSP requests, by what was answered.", "outcome"),
 		webhook:   counter("signet_webhook_deliveries_total", "Attempts to deliver a notification to the webhook.", "outcome"),
 		ready: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "signet_ready", Help: "1 when the component passed its last health check."}, []string{"component"}),
@@ -73,7 +75,7 @@ func newMetrics() *metrics {
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "signet_build_info", Help: "1, with the version as a label."}, []string{"version"})
 	build.WithLabelValues(programVersion()).Set(1)
 	m.registry.MustRegister(m.issued, m.revoked, m.refused, m.published, m.crlTime, m.drills, m.locks, m.failures, m.tokenOps, m.tokenTime,
-		m.sessions, m.tokenUp, m.healed, m.database, m.ready, m.webhook, build,
+		m.sessions, m.tokenUp, m.healed, m.database, m.ready, m.answers, m.webhook, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.startAtZero()
 	return m
@@ -90,8 +92,12 @@ func (m *metrics) startAtZero() {
 	for _, state := range lockStates {
 		m.locks.WithLabelValues(state)
 	}
-	for _, task := range []string{"crl", "reconcile", "prune", "drill", "outlook", "notices", "webhook"} {
+	tasks := []string{"crl", "feed", "lease", "reconcile", "prune", "drill", "responder", "ocsp", "presign", "outlook", "notices", "webhook"}
+	for _, task := range tasks {
 		m.failures.WithLabelValues(task)
+	}
+	for _, outcome := range []string{"cached", "signed", "unknown", "refused"} {
+		m.answers.WithLabelValues(outcome)
 	}
 	for _, outcome := range notify.Outcomes {
 		m.webhook.WithLabelValues(string(outcome))
@@ -110,9 +116,10 @@ func (m *metrics) hooks(failed func(task string, err error)) ca.Hooks {
 			m.published.Inc()
 			m.crlTime.Observe(took.Seconds())
 		},
-		Drilled: func(t ca.Trigger, g evidence.Grade) { m.drills.WithLabelValues(string(t), string(g)).Inc() },
-		Locked:  func(locked bool) { m.locks.WithLabelValues(lockStates[locked]).Inc() },
-		Failed:  failed,
+		Drilled:  func(t ca.Trigger, g evidence.Grade) { m.drills.WithLabelValues(string(t), string(g)).Inc() },
+		Locked:   func(locked bool) { m.locks.WithLabelValues(lockStates[locked]).Inc() },
+		Answered: func(outcome string) { m.answers.WithLabelValues(outcome).Inc() },
+		Failed:   failed,
 	}
 }
 
