@@ -17,15 +17,9 @@ type Store interface {
 	ListStore
 	PolicyStore
 	LeaseStore
-<<<<<<< HEAD
-	ExpiryStore
-	NoticeStore
-	StatusStore
-=======
 	StatusStore
 	ExpiryStore
 	NoticeStore
->>>>>>> wt-status
 
 	// CreateCA records the intent to create a CA: state Pending, no key yet. It assigns the ID, which is never
 	// used again.
