@@ -111,6 +111,7 @@ func TestAChangeWithdrawsWhatWasSignedAhead(t *testing.T) {
 			p.Delta = delta
 			w.set(t, root, p)
 			w.run(t)
+			eventually(t, 5*time.Second, "it leads", w.Leads)
 			staged := func() bool { return w.signedUntil(t, ca.ListScope{CAID: root.ID}).After(until) }
 			eventually(t, 10*time.Second, "lists are signed until the end of the outage", staged)
 
