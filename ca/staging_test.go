@@ -2,6 +2,7 @@ package ca_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -78,10 +79,10 @@ func TestListsOfAnOutageAreSignedAheadAndReleasedByTime(t *testing.T) {
 			w.clock.advance(-time.Minute)
 			time.Sleep(1100 * time.Millisecond) // the schedule looks
 			stop()
-			select {
-			case err := <-w.failed:
-				t.Errorf("an outage that was declared is reported: %v", err)
-			default:
+			for len(w.failed) > 0 {
+				if err := <-w.failed; strings.HasPrefix(err.Error(), "crl: ") {
+					t.Errorf("an outage that was declared is reported: %v", err)
+				}
 			}
 			if n := len(w.lists(t, root)); n != count {
 				t.Errorf("%d lists after the outage, %d before", n, count)
@@ -112,6 +113,7 @@ func TestAChangeWithdrawsWhatWasSignedAhead(t *testing.T) {
 			p.Delta = delta
 			w.set(t, root, p)
 			w.run(t)
+			eventually(t, 5*time.Second, "it leads", w.Leads)
 			staged := func() bool { return w.signedUntil(t, ca.ListScope{CAID: root.ID}).After(until) }
 			eventually(t, 10*time.Second, "lists are signed until the end of the outage", staged)
 
