@@ -216,3 +216,31 @@ func benchCRL(n int) CRL {
 		}
 	}}
 }
+
+// BenchmarkSignOCSP is one response by the kind of the responder's key.
+func BenchmarkSignOCSP(b *testing.B) {
+	for name, i := range benchIssuers(b) {
+		now := time.Now()
+		draft, err := i.PrepareResponder(i.key.Public(), now, now.AddDate(0, 0, 14))
+		if err != nil {
+			b.Fatal(err)
+		}
+		der, err := draft.Sign()
+		if err != nil {
+			b.Fatal(err)
+		}
+		r, err := NewResponder(i.certificate.Raw, der, i.key, false)
+		if err != nil {
+			b.Fatal(err)
+		}
+		answer := []SingleResponse{{CertID: []byte{0x30, 0}, ThisUpdate: now, NextUpdate: now.Add(time.Hour)}}
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := r.Sign(now, answer, nil); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -190,6 +190,36 @@ func TestARootMayNameItsCRLAndItself(t *testing.T) {
 	}
 }
 
+func TestACertificateSaysWhereItsStatusIs(t *testing.T) {
+	t.Parallel()
+	_, issuer := newRoot(t, kindNamed("P-256"))
+	for _, row := range []struct{ issuerURL, ocspURL string }{
+		{"http://pki.corp.example/ca/root-1.crt", "http://pki.corp.example/ocsp/root-1"},
+		{"", "https://pki.corp.example/ocsp/root-1"},
+		{"http://pki.corp.example/ca/root-1.crt", ""},
+		{"", ""},
+	} {
+		for _, u := range usages {
+			template := leaf(u.usage, kindNamed("P-256").key())
+			template.IssuerURL, template.OCSPURL = row.issuerURL, row.ocspURL
+			c := parse(t, sign(t)(issuer.Prepare(template)))
+			var issuers, ocsp []string
+			if row.issuerURL != "" {
+				issuers = []string{row.issuerURL}
+			}
+			if row.ocspURL != "" {
+				ocsp = []string{row.ocspURL}
+			}
+			if !reflect.DeepEqual(c.IssuingCertificateURL, issuers) || !reflect.DeepEqual(c.OCSPServer, ocsp) {
+				t.Errorf("%s: caIssuers %v, OCSP %v, want %v and %v", u.name, c.IssuingCertificateURL, c.OCSPServer, issuers, ocsp)
+			}
+			if critical, present := criticality(c)[authorityInfoAccess]; critical || present != (len(issuers)+len(ocsp) > 0) {
+				t.Errorf("%s: authority information access present %t, critical %t", u.name, present, critical)
+			}
+		}
+	}
+}
+
 func TestBasicConstraintsAreEncodedAsDER(t *testing.T) {
 	t.Parallel()
 	zero, three := 0, 3

@@ -17,9 +17,9 @@ import (
 	"time"
 )
 
-// ErrKey wraps every failure of the CA key itself: the token refused, was away, or returned a signature that does
-// not verify. The request is not at fault and may be tried again.
-var ErrKey = errors.New("the CA key did not sign")
+// ErrKey wraps every failure of the key itself, a CA's or a responder's: the token refused, was away, or returned a signature
+// that does not verify. The request is not at fault and may be tried again.
+var ErrKey = errors.New("the key did not sign")
 
 // LintError is a certificate that the linter refused. Nothing was signed by the CA key.
 type LintError struct {

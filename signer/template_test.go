@@ -60,6 +60,8 @@ func TestADefectiveTemplateIsRefused(t *testing.T) {
 		{"an address that is not ASCII", func(t *signer.Template) { t.Emails = []string{"jürg@corp.example"} }, "IA5String"},
 		{"a CRL URL that is not ASCII", func(t *signer.Template) { t.CRLURL = "http://corp.example/crl/zürich-1" }, "not printable ASCII"},
 		{"an issuer URL that is not ASCII", func(t *signer.Template) { t.IssuerURL = "http://corp.example/ca/zürich-1.crt" }, "not printable ASCII"},
+		{"an OCSP URL that is not ASCII", func(t *signer.Template) { t.OCSPURL = "http://corp.example/ocsp/zürich-1" }, "not printable ASCII"},
+		{"an OCSP URL that is relative", func(t *signer.Template) { t.OCSPURL = "/ocsp/root-1" }, "not an absolute http or https URL"},
 		{"a URL with a space", func(t *signer.Template) { t.CRLURL = "http://corp.example/a b" }, "not printable ASCII"},
 		{"a URL with a line break", func(t *signer.Template) { t.CRLURL = "http://corp.example/\n" }, "not printable ASCII"},
 		{"a URL that is relative", func(t *signer.Template) { t.CRLURL = "/crl/root-1" }, "not an absolute http or https URL"},
