@@ -19,6 +19,8 @@ const (
 	maxListBytes = 256 << 20
 	// listTimeout bounds how long a list is read from the store.
 	listTimeout = 30 * time.Second
+	// heldWait is how long a reader waits for the store when there is a list that is still valid.
+	heldWait = 2 * time.Second
 	// lapsedFor is how long a list that has ended is given before another one is looked for.
 	lapsedFor = time.Second
 )
@@ -45,14 +47,20 @@ func (a *Authority) PublicList(ctx context.Context, slug string, shard int, delt
 	if l := a.lists.fresh(s); l != nil && a.running.Load() { // otherwise nobody says when it is replaced
 		return l, nil
 	}
+	held := a.lists.held(s)
+	if held != nil && !a.cfg.Now().Before(held.NextUpdate) {
+		held = nil
+	}
+	if held != nil {
+		limited, cancel := context.WithTimeout(ctx, heldWait)
+		defer cancel()
+		ctx = limited
+	}
 	l, err := a.lists.load(ctx, s, func(ctx context.Context) (*PublishedList, error) { return a.readList(ctx, s) })
-	if err == nil || fault.Is(err, fault.NotFound) || ctx.Err() != nil {
-		return l, err
+	if err != nil && held != nil && !fault.Is(err, fault.NotFound) {
+		return held, nil // the store does not answer
 	}
-	if held := a.lists.held(s); held != nil && a.cfg.Now().Before(held.NextUpdate) {
-		return held, nil
-	}
-	return nil, err
+	return l, err
 }
 
 var errNoList = fault.New(fault.NotFound, "CRL not found")

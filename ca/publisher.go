@@ -192,10 +192,13 @@ func (p *publisher) end(q *publishQueue, err error) {
 	q.resume = time.Now().Add(q.pause)
 }
 
-// due reports whether a CA has something to publish now.
-func (p *publisher) due(caID int64) bool {
+// interrupts reports whether a CA has something better to do than to sign ahead: to publish, or to end.
+func (p *publisher) interrupts(caID int64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.flushing {
+		return true
+	}
 	q := p.queues[caID]
 	if q == nil {
 		return false

@@ -34,7 +34,8 @@ func (p RevocationPolicy) needs(s shardState, now time.Time) need {
 	case !p.Delta && current.Sequence < s.Changed:
 		return needComplete
 	case p.Delta && (s.delta == nil || s.delta.Sequence < s.Changed):
-		if s.Last.Number != current.Number { // a delta would not withdraw the complete lists of the future
+		// A delta would not withdraw the complete lists of the future, and none could be signed ahead that has its changes.
+		if s.Last.Number != current.Number || now.Before(p.Outage.Until) {
 			return needComplete
 		}
 		return needDelta

@@ -18,11 +18,14 @@ func (p RevocationPolicy) spacing() time.Duration {
 	return min(max(p.CRLValidity-p.CRLOverlap, p.CRLRefresh), p.CRLValidity*9/10).Truncate(time.Second)
 }
 
-// signAhead signs the lists that an outage needs. It stops when something is to be published, which withdraws them; the schedule
-// goes on with it.
+// signAhead signs the lists that an outage needs. It stops when something is to be published, which withdraws them, and when
+// Run ends; the schedule goes on with it.
 func (a *Authority) signAhead(ctx context.Context, caID int64, p RevocationPolicy) error {
 	now := a.cfg.Now()
 	if !now.Before(p.Outage.Until) {
+		return nil
+	}
+	if a.publisher.interrupts(caID) {
 		return nil
 	}
 	if last, ok := a.staged.Load(caID); ok && time.Since(last.(time.Time)) < restageFactor*a.cfg.CRLCoalesce {
@@ -51,7 +54,7 @@ func (a *Authority) signAhead(ctx context.Context, caID int64, p RevocationPolic
 				return err
 			}
 			s.Last = &next
-			if a.publisher.due(caID) {
+			if a.publisher.interrupts(caID) {
 				return nil
 			}
 		}

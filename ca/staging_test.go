@@ -104,7 +104,7 @@ func TestAChangeWithdrawsWhatWasSignedAhead(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			root := w.createCA(t, acmeAdmin, nil)
-			early, late := w.issue(t, acmeAdmin, root.ID), w.issue(t, acmeAdmin, root.ID)
+			early, next, late := w.issue(t, acmeAdmin, root.ID), w.issue(t, acmeAdmin, root.ID), w.issue(t, acmeAdmin, root.ID)
 			from := w.clock.Now()
 			until := from.Add(24 * time.Hour)
 			p := outagePolicy(from, until)
@@ -118,6 +118,8 @@ func TestAChangeWithdrawsWhatWasSignedAhead(t *testing.T) {
 			if _, listed := entry(w.crl(t, root), early.Serial); !listed {
 				t.Fatal("a revocation while the token signs is not listed at once")
 			}
+			w.revoke(t, next, "keyCompromise") // when nothing is signed ahead
+			w.crl(t, root)
 			eventually(t, 10*time.Second, "lists are signed ahead again", staged)
 
 			w.keys.setAway(true)
@@ -127,8 +129,10 @@ func TestAChangeWithdrawsWhatWasSignedAhead(t *testing.T) {
 				if !list.NextUpdate.After(w.clock.Now()) {
 					t.Fatalf("list %v ended at %s", list.Number, list.NextUpdate)
 				}
-				if _, listed := entry(list, early.Serial); !listed {
-					t.Fatalf("list %v lacks what was revoked before", list.Number)
+				for _, cert := range []ca.Issued{early, next} {
+					if _, listed := entry(list, cert.Serial); !listed {
+						t.Fatalf("list %v lacks what was revoked before", list.Number)
+					}
 				}
 			}
 			w.keys.setAway(false)
