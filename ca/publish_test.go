@@ -178,6 +178,9 @@ func TestATokenThatIsAwayUsesNoNumber(t *testing.T) {
 	for range 2 { // it is tried again
 		select {
 		case err := <-w.failed:
+			if responder := "responder: certify OCSP responder of CA 1"; strings.HasPrefix(err.Error(), responder) {
+				err = <-w.failed
+			}
 			if !strings.HasPrefix(err.Error(), "crl: publish lists of CA 1") {
 				t.Errorf("reported %v", err)
 			}

@@ -228,7 +228,7 @@ func TestListsAreServedFromMemory(t *testing.T) {
 		}
 		time.Sleep(300 * time.Millisecond)
 	}
-	if len(w.failed) == 0 || len(w.failed) > 3 {
+	if len(w.failed) == 0 || len(w.failed) > 5 { // once by each of the tasks
 		t.Errorf("an outage of the database was reported %d times", len(w.failed))
 	}
 	w.clock.advance(2 * 24 * time.Hour) // nobody vouches for a list that has ended

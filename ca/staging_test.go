@@ -55,6 +55,7 @@ func TestListsOfAnOutageAreSignedAheadAndReleasedByTime(t *testing.T) {
 				return !slices.ContainsFunc(scopes, func(s ca.ListScope) bool { return !w.signedUntil(t, s).After(until) })
 			}
 			eventually(t, 10*time.Second, "lists are signed until the end of the outage", staged)
+			eventually(t, 20*time.Second, "and answers", func() bool { return w.answered(t, root, cert.Serial, from, until) })
 
 			w.keys.setAway(true)
 			w.clock.advance(2 * time.Hour)
