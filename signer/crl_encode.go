@@ -220,10 +220,6 @@ func appendEntry(b []byte, r Revoked, delta bool) ([]byte, error) {
 	if r.Reason != 0 || !r.InvalidityDate.IsZero() {
 		extensions := len(b)
 		b = append(b, 0x30, 0)
-		if r.Reason != 0 {
-			b = append(b, reasonCodePrefix...)
-			b = append(b, byte(r.Reason))
-		}
 		if !r.InvalidityDate.IsZero() {
 			date := wholeSecond(r.InvalidityDate)
 			if !validTime(date) {
@@ -231,6 +227,10 @@ func appendEntry(b []byte, r Revoked, delta bool) ([]byte, error) {
 			}
 			b = append(b, invalidityDatePrefix...)
 			b = appendGeneralizedTime(b, date)
+		}
+		if r.Reason != 0 {
+			b = append(b, reasonCodePrefix...)
+			b = append(b, byte(r.Reason))
 		}
 		b[extensions+1] = byte(len(b) - extensions - 2)
 	}

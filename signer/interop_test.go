@@ -20,6 +20,8 @@ var packages = map[string]string{
 	"certtool": "gnutls-bin",
 	"certutil": "libnss3-tools",
 	"crlutil":  "libnss3-tools",
+	"ocsptool": "gnutls-bin",
+	"vfychain": "libnss3-tools",
 }
 
 // tool runs a tool of another implementation in the folder and returns all it says.
@@ -55,6 +57,7 @@ type chain struct {
 	folder             string
 	root, intermediate *x509.Certificate
 	server             *x509.Certificate
+	issuer             *signer.Issuer // of the leaves
 }
 
 // newChain writes root, intermediate, server, client and revoked with their .pem and .der, root-crl and
@@ -63,30 +66,28 @@ func newChain(t *testing.T, rootKind, intermediateKind kind, leafKey crypto.Sign
 	t.Helper()
 	c := chain{folder: t.TempDir()}
 	certificate := map[string][]byte{}
-	var rootIssuer, issuer *signer.Issuer
+	var rootIssuer *signer.Issuer
 	certificate["root"], rootIssuer = newRoot(t, rootKind)
-	certificate["intermediate"], issuer = newIntermediate(t, rootIssuer, intermediateKind)
+	certificate["intermediate"], c.issuer = newIntermediate(t, rootIssuer, intermediateKind)
 	for name, usage := range map[string]signer.Usage{
 		"server": signer.UsageServer, "client": signer.UsageClient, "dual": signer.UsageDualPurpose, "revoked": signer.UsageServer,
 	} {
 		template := leaf(usage, leafKey)
 		template.Subject = subject(name)
-		certificate[name] = sign(t)(issuer.Prepare(template))
+		certificate[name] = sign(t)(c.issuer.Prepare(template))
 	}
 	nameless := leaf(signer.UsageServer, leafKey)
 	nameless.Subject = emptySubject
-	certificate["nameless"] = sign(t)(issuer.Prepare(nameless))
+	certificate["nameless"] = sign(t)(c.issuer.Prepare(nameless))
 	for name, der := range certificate {
-		c.write(t, name+".der", der)
-		c.write(t, name+".pem", encode("CERTIFICATE", der))
+		c.writeBoth(t, name, "CERTIFICATE", der)
 	}
 	crls := map[string][]byte{
 		"root":         signList(t, rootIssuer, list(1)),
-		"intermediate": signList(t, issuer, list(2, signer.Revoked{Serial: serialOf(t, certificate["revoked"]), At: start, Reason: 1})),
+		"intermediate": signList(t, c.issuer, list(2, signer.Revoked{Serial: serialOf(t, certificate["revoked"]), At: start, Reason: 1})),
 	}
 	for name, der := range crls {
-		c.write(t, name+"-crl.der", der)
-		c.write(t, name+"-crl.pem", encode("X509 CRL", der))
+		c.writeBoth(t, name+"-crl", "X509 CRL", der)
 	}
 	c.write(t, "crls.pem", append(encode("X509 CRL", crls["root"]), encode("X509 CRL", crls["intermediate"])...))
 	for _, name := range []string{"server", "revoked"} {
@@ -98,6 +99,13 @@ func newChain(t *testing.T, rootKind, intermediateKind kind, leafKey crypto.Sign
 	}
 	c.root, c.intermediate, c.server = parse(t, certificate["root"]), parse(t, certificate["intermediate"]), parse(t, certificate["server"])
 	return c
+}
+
+// writeBoth writes name.der and name.pem.
+func (c chain) writeBoth(t *testing.T, name, kind string, der []byte) {
+	t.Helper()
+	c.write(t, name+".der", der)
+	c.write(t, name+".pem", encode(kind, der))
 }
 
 func (c chain) write(t *testing.T, name string, data []byte) {
