@@ -32,23 +32,25 @@ var mayImport = map[string][]string{
 	"keystore": nil,
 	"evidence": nil,
 	"api/wire": nil,
+	"notify":   nil,
 
 	"client":   {"api/wire"},
 	"identity": {"policy", "fault", "audit"},
 	"ca":       {"policy", "signer", "evidence", "fault", "audit"},
-	"store":    {"ca", "evidence", "identity", "policy", "fault", "audit"},
+	"store":    {"ca", "evidence", "identity", "notify", "policy", "fault", "audit"},
 	"softhsm":  {"keystore"},
 
 	"keystore/worker": {"keystore"},
 
-	"api":        {"ca", "evidence", "identity", "policy", "fault", "audit", "api/wire"},
+	"api":        {"ca", "evidence", "identity", "policy", "fault", "audit", "api/wire", "api/ocsp"},
+	"api/ocsp":   {"ca"},
 	"cmd/signet": {"*"},
 
 	// Support for the tests of several packages.
 	"softhsm/softhsmtest":   {"softhsm", "keystore"},
 	"keystore/tokentest":    nil,
 	"store/pgtest":          nil,
-	"ca/catest":             {"ca", "audit", "evidence", "fault", "policy"},
+	"ca/catest":             {"ca", "notify", "audit", "evidence", "fault", "policy"},
 	"identity/identitytest": {"identity", "audit", "fault", "policy"},
 	"api/contract":          {"api", "api/wire"},
 }

@@ -27,21 +27,16 @@ func (s *server) listAuditLogs(w http.ResponseWriter, r *request) error {
 	return writePage(w, r, p, entries, total, func(e audit.Entry) int64 { return e.ID }, entryOf)
 }
 
-// moments are the spellings of a time that are understood; without zone, UTC is meant.
-var moments = []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02 15:04:05", time.DateOnly}
-
 // moment reads a time from the query; zero when it is absent.
 func (r *request) moment(name string, value *string) time.Time {
 	if value == nil {
 		return time.Time{}
 	}
-	for _, layout := range moments {
-		if t, err := time.Parse(layout, *value); err == nil && t.Year() > 0 {
-			return t.UTC()
-		}
+	t, ok := parseMoment(*value)
+	if !ok {
+		r.checker.add(notMoment, notMomentText, []any{"query", name}, echo(*value, 0))
 	}
-	r.checker.add("datetime_from_date_parsing", "Input should be a valid datetime or date", []any{"query", name}, echo(*value, 0))
-	return time.Time{}
+	return t
 }
 
 func entryOf(e audit.Entry) wire.AuditEntry {

@@ -1,12 +1,13 @@
 package api_test
 
 import (
-	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -160,6 +161,8 @@ func TestNoDoorLeadsToACAKey(t *testing.T) {
 	}
 }
 
+var strongTag = regexp.MustCompile(`^"[0-9a-z-]+"$`)
+
 func TestPublicFiles(t *testing.T) {
 	t.Parallel()
 	root := withRoot(t)
@@ -174,7 +177,7 @@ func TestPublicFiles(t *testing.T) {
 		a := nobody.call(http.StatusOK, "GET", row.path, nil)
 		cache := a.header.Get("Cache-Control")
 		if a.header.Get("Content-Type") != row.kind || !strings.HasPrefix(cache, "public, max-age=") || cache == "public, max-age=0" ||
-			a.header.Get("ETag") != fmt.Sprintf(`"%x"`, sha256.Sum256(a.body)) {
+			!strongTag.MatchString(a.header.Get("ETag")) || a.header.Get("Content-Length") != strconv.Itoa(len(a.body)) {
 			t.Errorf("%s: %v", row.path, a.header)
 		}
 		if block, rest := pem.Decode(a.body); row.block != "" && (block == nil || block.Type != row.block || len(rest) > 0) {
@@ -182,6 +185,16 @@ func TestPublicFiles(t *testing.T) {
 		}
 		if modified, err := http.ParseTime(a.header.Get("Last-Modified")); err != nil || time.Since(modified) > time.Hour {
 			t.Errorf("%s: Last-Modified %q", row.path, a.header.Get("Last-Modified"))
+		}
+		if until, err := http.ParseTime(a.header.Get("Expires")); err != nil || time.Until(until) < 24*time.Hour {
+			t.Errorf("%s: Expires %q", row.path, a.header.Get("Expires"))
+		}
+		if head := nobody.do("HEAD", row.path, nil, nil); head.status != http.StatusOK || head.header.Get("ETag") != a.header.Get("ETag") ||
+			head.header.Get("Content-Length") != strconv.Itoa(len(a.body)) || len(head.body) > 0 {
+			t.Errorf("%s: HEAD: %d %v", row.path, head.status, head.header)
+		}
+		if posted := nobody.do("POST", row.path, nil, nil); posted.status != http.StatusMethodNotAllowed || posted.header.Get("Allow") != "GET, HEAD" {
+			t.Errorf("%s: POST: %d %v", row.path, posted.status, posted.header)
 		}
 		if again := nobody.do("GET", row.path, nil, http.Header{"If-None-Match": {a.header.Get("ETag")}}); again.status != http.StatusNotModified {
 			t.Errorf("%s: unchanged: %d", row.path, again.status)

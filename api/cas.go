@@ -144,21 +144,6 @@ func (s *server) refuseCAKey(_ http.ResponseWriter, r *request) error {
 	return s.ca.RefuseCAKey(r.Context(), r.caller(), id)
 }
 
-func (s *server) revokeCA(w http.ResponseWriter, r *request) error {
-	id := r.id("ca_id")
-	var body wire.RevokeRequest
-	r.body(&body)
-	if err := r.err(); err != nil {
-		return err
-	}
-	c, err := s.ca.RevokeCA(r.Context(), r.caller(), id, or(body.Reason, ""))
-	if err != nil {
-		return err
-	}
-	writeJSON(w, http.StatusOK, s.caOf(c))
-	return nil
-}
-
 func (s *server) deleteCA(w http.ResponseWriter, r *request) error {
 	id := r.id("ca_id")
 	if err := r.err(); err != nil {
@@ -184,6 +169,7 @@ func (s *server) caOf(c ca.CA) wire.CA {
 		CreatedAt: c.CreatedAt.UTC(), UpdatedAt: c.UpdatedAt.UTC(), IsRoot: c.IsRoot(),
 		Token: s.ca.TokenOf(c), KeyGrade: text(string(c.Proof.Grade)), KeyLocked: text(c.Proof.Locked),
 		KeyGradeAccepted: text(string(c.Proof.Accepted.Grade)),
+		RevocationReason: reasonOf(c.Revocation), RevocationText: text(c.Revocation.Text), InvalidityDate: instant(c.Revocation.InvalidityDate),
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"crypto/x509"
 	"encoding/pem"
+	"math/big"
 	"net/http"
 	"strings"
 
@@ -96,14 +97,32 @@ func (s *server) listCertificates(w http.ResponseWriter, r *request) error {
 	var query wire.ListCertificatesParams
 	r.query(&query)
 	p := r.page(query.Skip, query.Limit, query.Cursor)
+	filter := ca.CertificateFilter{
+		IssuerID: query.CAID, Status: string(or(query.Status, "")), ExpiresBefore: query.ExpiresBefore,
+		Serial: r.serial(query.Serial), Query: strings.ToLower(or(query.Q, "")),
+	}
 	if err := r.err(); err != nil {
 		return err
 	}
-	all, total, err := s.ca.Certificates(r.Context(), r.caller(), query.CAID, p.records())
+	all, total, err := s.ca.Certificates(r.Context(), r.caller(), filter, p.records())
 	if err != nil {
 		return err
 	}
 	return writePage(w, r, p, all, total, func(c ca.Certificate) int64 { return c.ID }, s.certificateOf)
+}
+
+// serial reads a serial number in any of the spellings of tools: 0x1F, 00:1F, 1f.
+func (r *request) serial(value *string) string {
+	if value == nil {
+		return ""
+	}
+	digits := strings.ToLower(strings.ReplaceAll(strings.TrimSpace(*value), ":", ""))
+	n, ok := new(big.Int).SetString(strings.TrimPrefix(digits, "0x"), 16)
+	if !ok || n.Sign() < 0 {
+		r.checker.add("value_error", "Value error, not a serial number in hex", []any{"query", "serial"}, echo(*value, 0))
+		return ""
+	}
+	return n.Text(16)
 }
 
 func (s *server) getCertificate(w http.ResponseWriter, r *request) error {
@@ -132,21 +151,6 @@ func (s *server) getPrivateKey(w http.ResponseWriter, r *request) error {
 	return nil
 }
 
-func (s *server) revokeCertificate(w http.ResponseWriter, r *request) error {
-	id := r.id("cert_id")
-	var body wire.RevokeRequest
-	r.body(&body)
-	if err := r.err(); err != nil {
-		return err
-	}
-	c, err := s.ca.Revoke(r.Context(), r.caller(), id, or(body.Reason, ""))
-	if err != nil {
-		return err
-	}
-	writeJSON(w, http.StatusOK, s.certificateOf(c))
-	return nil
-}
-
 func (s *server) certificateOf(c ca.Certificate) wire.Certificate {
 	return wire.Certificate{
 		ID: c.ID, CommonName: c.CommonName, SubjectDN: c.SubjectDN, CertificateType: wire.CertificateType(c.Type),
@@ -155,5 +159,6 @@ func (s *server) certificateOf(c ca.Certificate) wire.Certificate {
 		NotBefore: c.NotBefore.UTC(), NotAfter: c.NotAfter.UTC(), RevokedAt: instant(c.Revocation.At),
 		CreatedAt: c.CreatedAt.UTC(), UpdatedAt: c.UpdatedAt.UTC(),
 		IssuerID: c.IssuerID, OrganizationID: c.OrganizationID, CreatedByUserID: c.CreatedBy,
+		RevocationReason: reasonOf(c.Revocation), RevocationText: text(c.Revocation.Text), InvalidityDate: instant(c.Revocation.InvalidityDate),
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/getkin/kin-openapi/openapi3"
@@ -146,7 +147,28 @@ func (c *checker) text(s *openapi3.Schema, v any, loc []any) any {
 	case s.MaxLength != nil && length > *s.MaxLength:
 		return c.reject(s, "string_too_long", "String should have at most "+characters(*s.MaxLength), loc, v)
 	}
+	if s.Format == "date-time" {
+		t, ok := parseMoment(text)
+		if !ok {
+			return c.reject(s, notMoment, notMomentText, loc, v)
+		}
+		return t.Format(time.RFC3339Nano)
+	}
 	return text
+}
+
+// moments are the spellings of a time that are understood; without zone, UTC is meant.
+var moments = []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02 15:04:05", time.DateOnly}
+
+const notMoment, notMomentText = "datetime_from_date_parsing", "Input should be a valid datetime or date"
+
+func parseMoment(text string) (time.Time, bool) {
+	for _, layout := range moments {
+		if t, err := time.Parse(layout, text); err == nil && t.Year() > 0 {
+			return t.UTC(), true
+		}
+	}
+	return time.Time{}, false
 }
 
 func characters(n uint64) string {

@@ -2,9 +2,11 @@ package api
 
 import (
 	"context"
-	"crypto/rand"
+	"encoding/binary"
 	"encoding/hex"
 	"log/slog"
+	"maps"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"regexp"
@@ -20,6 +22,8 @@ type exchange struct {
 	route  string // template of the path; "" when there is none
 	userID int64
 	err    error
+	quiet  bool // fleets of strangers ask: not worth a line in the log, unless something is wrong
+	defect bool // err is our fault, though the answer is in order
 	status int
 	bytes  int64
 }
@@ -29,13 +33,14 @@ type exchangeKey struct{}
 func exchangeOf(ctx context.Context) *exchange { return ctx.Value(exchangeKey{}).(*exchange) }
 
 // headers are on every answer. Cache-Control is replaced on public files, Content-Security-Policy on the API pages.
-var headers = map[string]string{
-	"X-Content-Type-Options":    "nosniff",
-	"X-Frame-Options":           "DENY",
-	"Referrer-Policy":           "strict-origin-when-cross-origin",
-	"Strict-Transport-Security": "max-age=63072000; includeSubDomains",
-	"Content-Security-Policy":   "default-src 'none'; frame-ancestors 'none'",
-	"Cache-Control":             "no-store",
+// The values are shared by all answers: replace them, and never change them.
+var headers = http.Header{
+	"X-Content-Type-Options":    {"nosniff"},
+	"X-Frame-Options":           {"DENY"},
+	"Referrer-Policy":           {"strict-origin-when-cross-origin"},
+	"Strict-Transport-Security": {"max-age=63072000; includeSubDomains"},
+	"Content-Security-Policy":   {"default-src 'none'; frame-ancestors 'none'"},
+	"Cache-Control":             noStore,
 }
 
 // saneID is a request id of the client's that is fit for log and audit trail.
@@ -48,12 +53,10 @@ func (s *server) observe(next http.Handler) http.Handler {
 		start := time.Now()
 		x := &exchange{}
 		id := r.Header.Get("X-Request-ID")
-		if !saneID.MatchString(id) {
+		if id == "" || !saneID.MatchString(id) {
 			id = newRequestID()
 		}
-		for name, value := range headers {
-			w.Header().Set(name, value)
-		}
+		maps.Copy(w.Header(), headers)
 		w.Header().Set("X-Request-ID", id)
 		ctx := context.WithValue(r.Context(), exchangeKey{}, x)
 		r = r.WithContext(audit.WithRequest(ctx, audit.Request{ID: id, RemoteAddr: clientAddress(r)}))
@@ -73,10 +76,12 @@ func (s *server) observe(next http.Handler) http.Handler {
 	})
 }
 
+// newRequestID returns a name that no other request has. Nothing rests on nobody guessing it.
 func newRequestID() string {
-	b := make([]byte, 16)
-	rand.Read(b) // never fails: crypto/rand
-	return hex.EncodeToString(b)
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:8], rand.Uint64())
+	binary.BigEndian.PutUint64(b[8:], rand.Uint64())
+	return hex.EncodeToString(b[:])
 }
 
 // clientAddress is the address of the peer without its port. Headers that proxies set are not believed.
@@ -108,6 +113,18 @@ func (s *server) account(r *http.Request, x *exchange, id string, start time.Tim
 	s.metrics.count(method, route, status, took)
 
 	level := slog.LevelInfo
+	switch {
+	case status == http.StatusServiceUnavailable:
+		level = slog.LevelWarn
+	case status >= 500, x.defect:
+		level = slog.LevelError
+	case x.quiet:
+		level = slog.LevelDebug
+	}
+	ctx := context.WithoutCancel(r.Context())
+	if !s.log.Enabled(ctx, level) {
+		return
+	}
 	attributes := []slog.Attr{
 		slog.String("method", method), slog.String("route", route), slog.Int("status", status),
 		slog.Int64("bytes", x.bytes), slog.Duration("duration", took), slog.String("request_id", id),
@@ -122,13 +139,7 @@ func (s *server) account(r *http.Request, x *exchange, id string, start time.Tim
 	if recovered != nil {
 		attributes = append(attributes, slog.Any("panic", recovered), slog.String("stack", string(debug.Stack())))
 	}
-	switch {
-	case status == http.StatusServiceUnavailable:
-		level = slog.LevelWarn
-	case status >= 500:
-		level = slog.LevelError
-	}
-	s.log.LogAttrs(context.WithoutCancel(r.Context()), level, "request", attributes...)
+	s.log.LogAttrs(ctx, level, "request", attributes...)
 }
 
 // recorder notes status and length of an answer.

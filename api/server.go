@@ -9,6 +9,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/gorilla/mux"
@@ -89,10 +90,33 @@ func (s *server) route(cfg Config) {
 		if method == http.MethodGet {
 			methods = append(methods, http.MethodHead)
 		}
-		s.router.Handle(path, s.serve(path, operationOf(doc, method, path), h)).Methods(methods...)
+		s.router.Handle(slashed.Replace(path), s.serve(path, operationOf(doc, method, path), h)).Methods(methods...)
 	}
+	s.routeFleets(func(method, path string, h handler) { open(method, path, quietly(h)) })
 	s.routeEverybody(cfg, open)
 	s.routeUsers(func(method, path string, h handler) { open(method, prefix+path, s.authenticated(h)) })
+}
+
+// slashed lets a request in a path have slashes, as base64 has.
+var slashed = strings.NewReplacer("/{request}", "/{request:.+}")
+
+// routeFleets registers the routes that relying parties ask all the time. They come first: the router tries one by one.
+func (s *server) routeFleets(open func(method, path string, h handler)) {
+	open("POST", "/ocsp/{slug}", s.ocspPOST)
+	open("GET", "/ocsp/{slug}/{request}", s.ocspGET)
+	open("GET", "/crl/{slug}.pem", s.crlPEM)
+	open("GET", "/crl/{slug}", s.crl(false))
+	open("GET", "/crl/{slug}/delta", s.crl(true))
+	open("GET", "/crl/{slug}/{shard}", s.crl(false))
+	open("GET", "/crl/{slug}/{shard}/delta", s.crl(true))
+}
+
+// quietly keeps a route out of the log, unless something is wrong.
+func quietly(h handler) handler {
+	return func(w http.ResponseWriter, r *request) error {
+		exchangeOf(r.Context()).quiet = true
+		return h(w, r)
+	}
 }
 
 // routeEverybody registers the routes that nobody needs to log in for.
@@ -109,8 +133,6 @@ func (s *server) routeEverybody(cfg Config, open func(method, path string, h han
 		open("GET", "/metrics", metricsPage(cfg.Metrics))
 	}
 
-	open("GET", "/crl/{slug}.pem", s.crlPEM)
-	open("GET", "/crl/{slug}", s.crl)
 	open("GET", "/ca/{slug}.crt", s.caCertificate)
 	open("GET", "/ca/{slug}.pem", s.caCertificatePEM)
 
@@ -148,6 +170,10 @@ func (s *server) routeUsers(authenticated func(method, path string, h handler)) 
 	authenticated("GET", "/cas/{ca_id}/children", s.listChildren)
 	authenticated("GET", "/cas/{ca_id}/private-key", s.refuseCAKey)
 	authenticated("POST", "/cas/{ca_id}/revoke", s.revokeCA)
+	authenticated("GET", "/cas/{ca_id}/crls", s.listCRLs)
+	authenticated("GET", "/cas/{ca_id}/revocation-policy", s.getRevocationPolicy)
+	authenticated("PUT", "/cas/{ca_id}/revocation-policy", s.setRevocationPolicy)
+	authenticated("GET", "/cas/{ca_id}/ocsp", s.getOCSPResponder)
 	authenticated("GET", "/cas/{ca_id}/key-evidence", s.getKeyEvidence)
 	authenticated("POST", "/cas/{ca_id}/key-drill", s.drillKey)
 	authenticated("GET", "/cas/{ca_id}/key-drills", s.listKeyDrills)
@@ -159,6 +185,7 @@ func (s *server) routeUsers(authenticated func(method, path string, h handler)) 
 	authenticated("GET", "/certificates/{cert_id}", s.getCertificate)
 	authenticated("GET", "/certificates/{cert_id}/private-key", s.getPrivateKey)
 	authenticated("POST", "/certificates/{cert_id}/revoke", s.revokeCertificate)
+	authenticated("POST", "/certificates/{cert_id}/release", s.releaseCertificate)
 
 	authenticated("GET", "/export/ca/{ca_id}/certificate", s.exportCA)
 	authenticated("GET", "/export/ca/{ca_id}/private-key", s.refuseCAKey)

@@ -36,6 +36,7 @@ type site struct {
 	log     *lockedBuffer
 	metrics *prometheus.Registry
 	store   *store.DB
+	ca      *ca.Authority  // whose background work rests
 	drills  *catest.Script // what drills of keys achieve
 }
 
@@ -84,8 +85,10 @@ func newSite(t testing.TB, change ...func(*api.Config)) *site {
 	s.drills = &k.Script
 	authority := ca.New(ca.Config{
 		Store: db, Keys: k, PublicURL: "http://pki.example", Now: time.Now,
-		CRLValidity: 7 * 24 * time.Hour, CRLRefresh: 24 * time.Hour,
+		CRLValidity: 7 * 24 * time.Hour, CRLRefresh: 24 * time.Hour, CRLOverlap: 24 * time.Hour, CRLCoalesce: time.Second, LeaseTTL: 10 * time.Second,
+		OCSP: ca.OCSPConfig{Validity: 24 * time.Hour, ResponderValidity: 14 * 24 * time.Hour, CacheEntries: 1000, Signers: 2, ClientRate: 100, ClientBurst: 100},
 	})
+	s.ca = authority
 	people, err := identity.New(identity.Config{
 		Store: db, Secret: bytes.Repeat([]byte("k"), 32), AccessTTL: time.Hour, RefreshTTL: time.Hour, BcryptCost: 4,
 	})
@@ -190,12 +193,7 @@ func (c *caller) get(path string) object {
 
 func (c *caller) list(path string) []object {
 	c.t.Helper()
-	var all []object
-	a := c.call(http.StatusOK, "GET", path, nil)
-	if err := json.Unmarshal(a.body, &all); err != nil {
-		c.t.Fatalf("GET %s: %v: %s", path, err, a.body)
-	}
-	return all
+	return c.call(http.StatusOK, "GET", path, nil).objects(c.t)
 }
 
 // as logs in.
@@ -258,6 +256,15 @@ func (a answer) object(t testing.TB) object {
 		t.Fatalf("not an object: %s", a.body)
 	}
 	return o
+}
+
+func (a answer) objects(t testing.TB) []object {
+	t.Helper()
+	var all []object
+	if err := json.Unmarshal(a.body, &all); err != nil {
+		t.Fatalf("not a list of objects: %v: %s", err, a.body)
+	}
+	return all
 }
 
 // detail is the reason of a refusal.

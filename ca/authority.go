@@ -20,7 +20,7 @@ import (
 	"signet/signer"
 )
 
-// Config is what an Authority needs. Every field but LeaseTTL, OCSP, Version, DrillInterval and Hooks is required.
+// Config is what an Authority needs. Every field but LeaseTTL, OCSP, Notices, Version, DrillInterval and Hooks is required.
 type Config struct {
 	Store         Store
 	Keys          Keys
@@ -31,6 +31,7 @@ type Config struct {
 	CRLCoalesce   time.Duration // between the publications of a list that changes all the time
 	LeaseTTL      time.Duration // how long the others wait for a replica that has died; 0: 10 s
 	OCSP          OCSPConfig
+	Notices       *NoticeConfig // nil: there is nobody to tell
 	DrillInterval time.Duration // between two drills of a CA's key in the background; 0: none but at the start
 	Version       string        // of the program, named in evidence
 	Now           func() time.Time

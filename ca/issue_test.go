@@ -170,7 +170,7 @@ func TestIssueRefusals(t *testing.T) {
 			wantFault(t, err, tt.code, tt.message)
 		})
 	}
-	if _, n, _ := w.Certificates(t.Context(), superuser, nil, ca.Page{Limit: 1}); n != 0 {
+	if _, n, _ := w.Certificates(t.Context(), superuser, ca.CertificateFilter{}, ca.Page{Limit: 1}); n != 0 {
 		t.Errorf("refused requests left %d certificates", n)
 	}
 	if _, n, _ := w.AuditLog(t.Context(), superuser, audit.Filter{Action: audit.CertReserve, Limit: 1}); n != 0 {
@@ -190,7 +190,7 @@ func TestTokenAwayDuringSigning(t *testing.T) {
 		wantFault(t, err, fault.Unavailable, "the signing token is not available")
 	}
 
-	certs, total, _ := w.Certificates(t.Context(), acmeAdmin, nil, ca.Page{Limit: 10})
+	certs, total, _ := w.Certificates(t.Context(), acmeAdmin, ca.CertificateFilter{}, ca.Page{Limit: 10})
 	if total != 1 || len(certs) != 1 {
 		t.Fatalf("%d certificates listed, want the one that was answered", total)
 	}

@@ -105,10 +105,11 @@ func (a *Authority) RefuseCAKey(ctx context.Context, caller policy.Caller, id in
 	return fault.New(fault.Forbidden, "The private key of CA %d is non-exportable: it was generated inside a PKCS#11 token and cannot leave it", id)
 }
 
-// Certificates lists the certificates that the caller may read, of one issuer when issuerID is given, and counts
-// them all.
-func (a *Authority) Certificates(ctx context.Context, caller policy.Caller, issuerID *int64, p Page) ([]Certificate, int64, error) {
-	return a.cfg.Store.Certificates(ctx, CertificateFilter{Scope: scopeOf(caller), IssuerID: issuerID}, p)
+// Certificates lists the certificates that match and that the caller may read, and counts them all. Scope and Now of the
+// filter are filled in here.
+func (a *Authority) Certificates(ctx context.Context, caller policy.Caller, f CertificateFilter, p Page) ([]Certificate, int64, error) {
+	f.Scope, f.Now = scopeOf(caller), a.cfg.Now()
+	return a.cfg.Store.Certificates(ctx, f, p)
 }
 
 // Certificate returns a certificate that the caller may read.

@@ -49,7 +49,7 @@ func TestReading(t *testing.T) {
 			if cas, total, err := w.CAs(t.Context(), tt.caller, ca.Page{Limit: 10}); err != nil || total != tt.listed || int64(len(cas)) != tt.listed {
 				t.Errorf("%d CAs of %d, %v; want %d", len(cas), total, err, tt.listed)
 			}
-			if certs, total, err := w.Certificates(t.Context(), tt.caller, nil, ca.Page{Limit: 10}); err != nil || total != tt.certs || int64(len(certs)) != tt.certs {
+			if certs, total, err := w.Certificates(t.Context(), tt.caller, ca.CertificateFilter{}, ca.Page{Limit: 10}); err != nil || total != tt.certs || int64(len(certs)) != tt.certs {
 				t.Errorf("%d certificates of %d, %v; want %d", len(certs), total, err, tt.certs)
 			}
 		})
@@ -118,7 +118,7 @@ func TestDeleteCA(t *testing.T) {
 		_, err = w.Issue(t.Context(), superuser, serverRequest(child.ID))
 		wantFault(t, err, fault.NotFound, "")
 		wantFault(t, w.RefuseCAKey(t.Context(), superuser, child.ID), fault.NotFound, "")
-		if _, n, _ := w.Certificates(t.Context(), superuser, nil, ca.Page{Limit: 1}); n != 0 {
+		if _, n, _ := w.Certificates(t.Context(), superuser, ca.CertificateFilter{}, ca.Page{Limit: 1}); n != 0 {
 			t.Errorf("%d certificates listed", n)
 		}
 	})

@@ -17,6 +17,8 @@ type Store interface {
 	ListStore
 	PolicyStore
 	LeaseStore
+	ExpiryStore
+	NoticeStore
 	StatusStore
 
 	// CreateCA records the intent to create a CA: state Pending, no key yet. It assigns the ID, which is never

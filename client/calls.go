@@ -84,10 +84,47 @@ func (c *Client) Certificates(ctx context.Context, params wire.ListCertificatesP
 	})
 }
 
-// RevokeCertificate revokes a certificate. The reason is free text.
-func (c *Client) RevokeCertificate(ctx context.Context, id int64, reason string) (certificate wire.Certificate, err error) {
-	request, err := NewRevokeCertificateRequest(c.base, id, wire.RevokeRequest{Reason: &reason})
+// RevokeCertificate revokes a certificate, or puts it on hold.
+func (c *Client) RevokeCertificate(ctx context.Context, id int64, r wire.RevokeRequest) (certificate wire.Certificate, err error) {
+	request, err := NewRevokeCertificateRequest(c.base, id, r)
 	return certificate, c.do(ctx, request, err, &certificate)
+}
+
+// ReleaseCertificate makes a certificate valid again that is on hold. The reason is for the audit trail.
+func (c *Client) ReleaseCertificate(ctx context.Context, id int64, reason string) (certificate wire.Certificate, err error) {
+	request, err := NewReleaseCertificateRequest(c.base, id, wire.ReleaseRequest{Reason: &reason})
+	return certificate, c.do(ctx, request, err, &certificate)
+}
+
+// RevokeCA revokes an intermediate CA.
+func (c *Client) RevokeCA(ctx context.Context, id int64, r wire.RevokeRequest) (authority wire.CA, err error) {
+	request, err := NewRevokeCARequest(c.base, id, r)
+	return authority, c.do(ctx, request, err, &authority)
+}
+
+// CRLs yields every list of a CA, latest number first, page by page.
+func (c *Client) CRLs(ctx context.Context, caID int64) iter.Seq2[wire.CRL, error] {
+	return pages[wire.CRL](ctx, c, func(cursor *string) (*http.Request, error) {
+		return NewListCRLsRequest(c.base, caID, &wire.ListCRLsParams{Cursor: cursor})
+	})
+}
+
+// RevocationPolicy returns how a CA publishes what it revoked.
+func (c *Client) RevocationPolicy(ctx context.Context, caID int64) (p wire.RevocationPolicy, err error) {
+	request, err := NewGetRevocationPolicyRequest(c.base, caID)
+	return p, c.do(ctx, request, err, &p)
+}
+
+// SetRevocationPolicy replaces how a CA publishes what it revoked; nil fields follow the settings of the server.
+func (c *Client) SetRevocationPolicy(ctx context.Context, caID int64, r wire.RevocationPolicyUpdate) (p wire.RevocationPolicy, err error) {
+	request, err := NewSetRevocationPolicyRequest(c.base, caID, r)
+	return p, c.do(ctx, request, err, &p)
+}
+
+// OCSPResponder returns what signs the OCSP answers about the certificates of a CA.
+func (c *Client) OCSPResponder(ctx context.Context, caID int64) (r wire.OCSPResponder, err error) {
+	request, err := NewGetOCSPResponderRequest(c.base, caID)
+	return r, c.do(ctx, request, err, &r)
 }
 
 // pages yields the records of a list. next makes the request for the page after a cursor; nil is the first page. An

@@ -203,6 +203,13 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/cas/{ca_id}/children (the `ListChildren` operationId).
 	ListChildren(ctx context.Context, caid CAID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListCRLs List what was published
+	//
+	// Every CRL of the CA that was signed or is about to be, those of the future too, latest number first.
+	//
+	// Corresponds with GET /api/v1/cas/{ca_id}/crls (the `ListCRLs` operationId).
+	ListCRLs(ctx context.Context, caid CAID, params *ListCRLsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// DrillKey Attack the key of a CA
 	//
 	// Tries to get the private key out of the token, on the key itself where that is harmless and otherwise on a throwaway key of the same template. The result is recorded, and locks or unlocks the CA. For superusers, the creator and admins of the organization. It waits for another drill on the same token, and is refused with 409 when that takes long or another request waits already.
@@ -240,14 +247,44 @@ type ClientInterface interface {
 	// Corresponds with POST /api/v1/cas/{ca_id}/key-grade (the `AcceptKeyGrade` operationId).
 	AcceptKeyGrade(ctx context.Context, caid CAID, body AcceptKeyGradeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetOCSPResponder Read the OCSP responder of a CA
+	//
+	// 404 until the CA has certified one, which it does soon after its creation.
+	//
+	// Corresponds with GET /api/v1/cas/{ca_id}/ocsp (the `GetOCSPResponder` operationId).
+	GetOCSPResponder(ctx context.Context, caid CAID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetCAPrivateKey Refused: CA keys cannot leave the token
 	//
 	// Corresponds with GET /api/v1/cas/{ca_id}/private-key (the `GetCAPrivateKey` operationId).
 	GetCAPrivateKey(ctx context.Context, caid CAID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetRevocationPolicy Read how a CA publishes what it revoked
+	//
+	// Corresponds with GET /api/v1/cas/{ca_id}/revocation-policy (the `GetRevocationPolicy` operationId).
+	GetRevocationPolicy(ctx context.Context, caid CAID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetRevocationPolicyWithBody Set how a CA publishes what it revoked
+	//
+	// Replaces the whole policy. What is absent or null follows the settings of the server.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /api/v1/cas/{ca_id}/revocation-policy (the `SetRevocationPolicy` operationId).
+	SetRevocationPolicyWithBody(ctx context.Context, caid CAID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetRevocationPolicy Set how a CA publishes what it revoked
+	//
+	// Replaces the whole policy. What is absent or null follows the settings of the server.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /api/v1/cas/{ca_id}/revocation-policy (the `SetRevocationPolicy` operationId).
+	SetRevocationPolicy(ctx context.Context, caid CAID, body SetRevocationPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// RevokeCAWithBody Revoke an intermediate CA
 	//
-	// It stops issuing, and the CRL of its parent lists it. A root has no issuer that could revoke it: 400.
+	// It stops issuing at once, with every CA below it, and the CRL of its parent lists it. A root has no issuer that could revoke it: 400. What was revoked can be revoked again for a compromise, which replaces a weaker reason.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -256,7 +293,7 @@ type ClientInterface interface {
 
 	// RevokeCA Revoke an intermediate CA
 	//
-	// It stops issuing, and the CRL of its parent lists it. A root has no issuer that could revoke it: 400.
+	// It stops issuing at once, with every CA below it, and the CRL of its parent lists it. A root has no issuer that could revoke it: 400. What was revoked can be revoked again for a compromise, which replaces a weaker reason.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -316,9 +353,27 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/certificates/{cert_id}/private-key (the `GetCertificatePrivateKey` operationId).
 	GetCertificatePrivateKey(ctx context.Context, certID CertID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ReleaseCertificateWithBody Release a certificate from hold
+	//
+	// Only what was revoked for the reason certificateHold; anything else is 409.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/certificates/{cert_id}/release (the `ReleaseCertificate` operationId).
+	ReleaseCertificateWithBody(ctx context.Context, certID CertID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReleaseCertificate Release a certificate from hold
+	//
+	// Only what was revoked for the reason certificateHold; anything else is 409.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/certificates/{cert_id}/release (the `ReleaseCertificate` operationId).
+	ReleaseCertificate(ctx context.Context, certID CertID, body ReleaseCertificateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// RevokeCertificateWithBody Revoke a certificate
 	//
-	// The CRL follows within a second.
+	// OCSP says so within a second, and the CRL soon afterwards. What was revoked can be revoked again for a compromise, which replaces a weaker reason; what is on hold, for any other reason. The time of revocation stays.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -327,7 +382,7 @@ type ClientInterface interface {
 
 	// RevokeCertificate Revoke a certificate
 	//
-	// The CRL follows within a second.
+	// OCSP says so within a second, and the CRL soon afterwards. What was revoked can be revoked again for a compromise, which replaces a weaker reason; what is on hold, for any other reason. The time of revocation stays.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -512,6 +567,37 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /crl/{slug}.pem (the `GetCRLPEM` operationId).
 	GetCRLPEM(ctx context.Context, slug Slug, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetDeltaCRL The delta CRL of a CA, DER
+	//
+	// Corresponds with GET /crl/{slug}/delta (the `GetDeltaCRL` operationId).
+	GetDeltaCRL(ctx context.Context, slug Slug, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetShardCRL The CRL of one shard of a CA, DER
+	//
+	// Corresponds with GET /crl/{slug}/{shard} (the `GetShardCRL` operationId).
+	GetShardCRL(ctx context.Context, slug Slug, shard Shard, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetShardDeltaCRL The delta CRL of one shard of a CA, DER
+	//
+	// Corresponds with GET /crl/{slug}/{shard}/delta (the `GetShardDeltaCRL` operationId).
+	GetShardDeltaCRL(ctx context.Context, slug Slug, shard Shard, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PostOCSPRequestWithBody Ask for the status of certificates
+	//
+	// OCSP over HTTP (RFC 6960, appendix A). Errors of the protocol are answers too, with status 200.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /ocsp/{slug} (the `PostOCSPRequest` operationId).
+	PostOCSPRequestWithBody(ctx context.Context, slug Slug, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetOCSPResponse Ask for the status of a certificate in a way that caches understand
+	//
+	// OCSP over HTTP (RFC 6960, appendix A; RFC 5019). Errors of the protocol are answers too, with status 200.
+	//
+	// Corresponds with GET /ocsp/{slug}/{request} (the `GetOCSPResponse` operationId).
+	GetOCSPResponse(ctx context.Context, slug Slug, request string, reqEditors ...RequestEditorFn) (*http.Response, error)
 }
 
 // ListAuditLogs Read the audit trail
@@ -775,6 +861,23 @@ func (c *generated) ListChildren(ctx context.Context, caid CAID, reqEditors ...R
 	return c.Client.Do(req)
 }
 
+// ListCRLs List what was published
+//
+// Every CRL of the CA that was signed or is about to be, those of the future too, latest number first.
+//
+// Corresponds with GET /api/v1/cas/{ca_id}/crls (the `ListCRLs` operationId).
+func (c *generated) ListCRLs(ctx context.Context, caid CAID, params *ListCRLsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListCRLsRequest(c.Server, caid, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // DrillKey Attack the key of a CA
 //
 // Tries to get the private key out of the token, on the key itself where that is harmless and otherwise on a throwaway key of the same template. The result is recorded, and locks or unlocks the CA. For superusers, the creator and admins of the organization. It waits for another drill on the same token, and is refused with 409 when that takes long or another request waits already.
@@ -862,6 +965,23 @@ func (c *generated) AcceptKeyGrade(ctx context.Context, caid CAID, body AcceptKe
 	return c.Client.Do(req)
 }
 
+// GetOCSPResponder Read the OCSP responder of a CA
+//
+// 404 until the CA has certified one, which it does soon after its creation.
+//
+// Corresponds with GET /api/v1/cas/{ca_id}/ocsp (the `GetOCSPResponder` operationId).
+func (c *generated) GetOCSPResponder(ctx context.Context, caid CAID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetOCSPResponderRequest(c.Server, caid)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetCAPrivateKey Refused: CA keys cannot leave the token
 //
 // Corresponds with GET /api/v1/cas/{ca_id}/private-key (the `GetCAPrivateKey` operationId).
@@ -877,9 +997,62 @@ func (c *generated) GetCAPrivateKey(ctx context.Context, caid CAID, reqEditors .
 	return c.Client.Do(req)
 }
 
+// GetRevocationPolicy Read how a CA publishes what it revoked
+//
+// Corresponds with GET /api/v1/cas/{ca_id}/revocation-policy (the `GetRevocationPolicy` operationId).
+func (c *generated) GetRevocationPolicy(ctx context.Context, caid CAID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetRevocationPolicyRequest(c.Server, caid)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetRevocationPolicyWithBody Set how a CA publishes what it revoked
+//
+// Replaces the whole policy. What is absent or null follows the settings of the server.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /api/v1/cas/{ca_id}/revocation-policy (the `SetRevocationPolicy` operationId).
+func (c *generated) SetRevocationPolicyWithBody(ctx context.Context, caid CAID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetRevocationPolicyRequestWithBody(c.Server, caid, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetRevocationPolicy Set how a CA publishes what it revoked
+//
+// Replaces the whole policy. What is absent or null follows the settings of the server.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /api/v1/cas/{ca_id}/revocation-policy (the `SetRevocationPolicy` operationId).
+func (c *generated) SetRevocationPolicy(ctx context.Context, caid CAID, body SetRevocationPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetRevocationPolicyRequest(c.Server, caid, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // RevokeCAWithBody Revoke an intermediate CA
 //
-// It stops issuing, and the CRL of its parent lists it. A root has no issuer that could revoke it: 400.
+// It stops issuing at once, with every CA below it, and the CRL of its parent lists it. A root has no issuer that could revoke it: 400. What was revoked can be revoked again for a compromise, which replaces a weaker reason.
 //
 // Takes any type of body and a specified content type.
 //
@@ -898,7 +1071,7 @@ func (c *generated) RevokeCAWithBody(ctx context.Context, caid CAID, contentType
 
 // RevokeCA Revoke an intermediate CA
 //
-// It stops issuing, and the CRL of its parent lists it. A root has no issuer that could revoke it: 400.
+// It stops issuing at once, with every CA below it, and the CRL of its parent lists it. A root has no issuer that could revoke it: 400. What was revoked can be revoked again for a compromise, which replaces a weaker reason.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -1038,9 +1211,47 @@ func (c *generated) GetCertificatePrivateKey(ctx context.Context, certID CertID,
 	return c.Client.Do(req)
 }
 
+// ReleaseCertificateWithBody Release a certificate from hold
+//
+// Only what was revoked for the reason certificateHold; anything else is 409.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/certificates/{cert_id}/release (the `ReleaseCertificate` operationId).
+func (c *generated) ReleaseCertificateWithBody(ctx context.Context, certID CertID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReleaseCertificateRequestWithBody(c.Server, certID, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReleaseCertificate Release a certificate from hold
+//
+// Only what was revoked for the reason certificateHold; anything else is 409.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/certificates/{cert_id}/release (the `ReleaseCertificate` operationId).
+func (c *generated) ReleaseCertificate(ctx context.Context, certID CertID, body ReleaseCertificateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReleaseCertificateRequest(c.Server, certID, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // RevokeCertificateWithBody Revoke a certificate
 //
-// The CRL follows within a second.
+// OCSP says so within a second, and the CRL soon afterwards. What was revoked can be revoked again for a compromise, which replaces a weaker reason; what is on hold, for any other reason. The time of revocation stays.
 //
 // Takes any type of body and a specified content type.
 //
@@ -1059,7 +1270,7 @@ func (c *generated) RevokeCertificateWithBody(ctx context.Context, certID CertID
 
 // RevokeCertificate Revoke a certificate
 //
-// The CRL follows within a second.
+// OCSP says so within a second, and the CRL soon afterwards. What was revoked can be revoked again for a compromise, which replaces a weaker reason; what is on hold, for any other reason. The time of revocation stays.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -1515,6 +1726,87 @@ func (c *generated) GetCRL(ctx context.Context, slug Slug, reqEditors ...Request
 // Corresponds with GET /crl/{slug}.pem (the `GetCRLPEM` operationId).
 func (c *generated) GetCRLPEM(ctx context.Context, slug Slug, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetCRLPEMRequest(c.Server, slug)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetDeltaCRL The delta CRL of a CA, DER
+//
+// Corresponds with GET /crl/{slug}/delta (the `GetDeltaCRL` operationId).
+func (c *generated) GetDeltaCRL(ctx context.Context, slug Slug, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetDeltaCRLRequest(c.Server, slug)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetShardCRL The CRL of one shard of a CA, DER
+//
+// Corresponds with GET /crl/{slug}/{shard} (the `GetShardCRL` operationId).
+func (c *generated) GetShardCRL(ctx context.Context, slug Slug, shard Shard, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetShardCRLRequest(c.Server, slug, shard)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetShardDeltaCRL The delta CRL of one shard of a CA, DER
+//
+// Corresponds with GET /crl/{slug}/{shard}/delta (the `GetShardDeltaCRL` operationId).
+func (c *generated) GetShardDeltaCRL(ctx context.Context, slug Slug, shard Shard, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetShardDeltaCRLRequest(c.Server, slug, shard)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PostOCSPRequestWithBody Ask for the status of certificates
+//
+// OCSP over HTTP (RFC 6960, appendix A). Errors of the protocol are answers too, with status 200.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /ocsp/{slug} (the `PostOCSPRequest` operationId).
+func (c *generated) PostOCSPRequestWithBody(ctx context.Context, slug Slug, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPostOCSPRequestRequestWithBody(c.Server, slug, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetOCSPResponse Ask for the status of a certificate in a way that caches understand
+//
+// OCSP over HTTP (RFC 6960, appendix A; RFC 5019). Errors of the protocol are answers too, with status 200.
+//
+// Corresponds with GET /ocsp/{slug}/{request} (the `GetOCSPResponse` operationId).
+func (c *generated) GetOCSPResponse(ctx context.Context, slug Slug, request string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetOCSPResponseRequest(c.Server, slug, request)
 	if err != nil {
 		return nil, err
 	}
@@ -2076,6 +2368,91 @@ func NewListChildrenRequest(server string, caid CAID) (*http.Request, error) {
 	return req, nil
 }
 
+// NewListCRLsRequest constructs an http.Request for the ListCRLs method
+func NewListCRLsRequest(server string, caid CAID, params *ListCRLsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "ca_id", caid, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/cas/%s/crls", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Skip != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "skip", *params.Skip, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewDrillKeyRequest constructs an http.Request for the DrillKey method
 func NewDrillKeyRequest(server string, caid CAID) (*http.Request, error) {
 	var err error
@@ -2264,6 +2641,40 @@ func NewAcceptKeyGradeRequestWithBody(server string, caid CAID, contentType stri
 	return req, nil
 }
 
+// NewGetOCSPResponderRequest constructs an http.Request for the GetOCSPResponder method
+func NewGetOCSPResponderRequest(server string, caid CAID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "ca_id", caid, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/cas/%s/ocsp", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewGetCAPrivateKeyRequest constructs an http.Request for the GetCAPrivateKey method
 func NewGetCAPrivateKeyRequest(server string, caid CAID) (*http.Request, error) {
 	var err error
@@ -2294,6 +2705,87 @@ func NewGetCAPrivateKeyRequest(server string, caid CAID) (*http.Request, error) 
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewGetRevocationPolicyRequest constructs an http.Request for the GetRevocationPolicy method
+func NewGetRevocationPolicyRequest(server string, caid CAID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "ca_id", caid, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/cas/%s/revocation-policy", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewSetRevocationPolicyRequest calls the generic SetRevocationPolicy builder with application/json body
+func NewSetRevocationPolicyRequest(server string, caid CAID, body SetRevocationPolicyJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSetRevocationPolicyRequestWithBody(server, caid, "application/json", bodyReader)
+}
+
+// NewSetRevocationPolicyRequestWithBody constructs an http.Request for the SetRevocationPolicy method, with any body, and a specified content type
+func NewSetRevocationPolicyRequestWithBody(server string, caid CAID, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "ca_id", caid, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/cas/%s/revocation-policy", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -2376,6 +2868,54 @@ func NewListCertificatesRequest(server string, params *ListCertificatesParams) (
 		if params.CAID != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "ca_id", *params.CAID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Status != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "status", *params.Status, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.ExpiresBefore != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "expires_before", *params.ExpiresBefore, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Serial != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "serial", *params.Serial, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -2602,6 +3142,53 @@ func NewGetCertificatePrivateKeyRequest(server string, certID CertID) (*http.Req
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewReleaseCertificateRequest calls the generic ReleaseCertificate builder with application/json body
+func NewReleaseCertificateRequest(server string, certID CertID, body ReleaseCertificateJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewReleaseCertificateRequestWithBody(server, certID, "application/json", bodyReader)
+}
+
+// NewReleaseCertificateRequestWithBody constructs an http.Request for the ReleaseCertificate method, with any body, and a specified content type
+func NewReleaseCertificateRequestWithBody(server string, certID CertID, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "cert_id", certID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/certificates/%s/release", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -3617,6 +4204,199 @@ func NewGetCRLPEMRequest(server string, slug Slug) (*http.Request, error) {
 	}
 
 	operationPath := fmt.Sprintf("/crl/%s.pem", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetDeltaCRLRequest constructs an http.Request for the GetDeltaCRL method
+func NewGetDeltaCRLRequest(server string, slug Slug) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "slug", slug, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/crl/%s/delta", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetShardCRLRequest constructs an http.Request for the GetShardCRL method
+func NewGetShardCRLRequest(server string, slug Slug, shard Shard) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "slug", slug, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "shard", shard, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/crl/%s/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetShardDeltaCRLRequest constructs an http.Request for the GetShardDeltaCRL method
+func NewGetShardDeltaCRLRequest(server string, slug Slug, shard Shard) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "slug", slug, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "shard", shard, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/crl/%s/%s/delta", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewPostOCSPRequestRequestWithBody constructs an http.Request for the PostOCSPRequest method, with any body, and a specified content type
+func NewPostOCSPRequestRequestWithBody(server string, slug Slug, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "slug", slug, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/ocsp/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewGetOCSPResponseRequest constructs an http.Request for the GetOCSPResponse method
+func NewGetOCSPResponseRequest(server string, slug Slug, request string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "slug", slug, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "request", request, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/ocsp/%s/%s", pathParam0, pathParam1)
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}

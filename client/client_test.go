@@ -48,7 +48,8 @@ func newClient(t *testing.T) (*client.Client, *clock) {
 	}
 	authority := ca.New(ca.Config{
 		Store: db, Keys: catest.NewKeys("main"), PublicURL: "http://pki.example", Now: time.Now,
-		CRLValidity: 7 * 24 * time.Hour, CRLRefresh: 24 * time.Hour,
+		CRLValidity: 7 * 24 * time.Hour, CRLRefresh: 24 * time.Hour, CRLOverlap: 24 * time.Hour, CRLCoalesce: time.Second,
+		OCSP: ca.OCSPConfig{Validity: 24 * time.Hour, ResponderValidity: 14 * 24 * time.Hour, CacheEntries: 100, Signers: 1},
 	})
 	moved := &clock{}
 	people, err := identity.New(identity.Config{
@@ -104,9 +105,13 @@ func TestFromLoginToRevocation(t *testing.T) {
 	if err != nil || signed.CommonName != "b.example.com" {
 		t.Fatalf("signed %+v, %v", signed, err)
 	}
-	revoked, err := c.RevokeCertificate(ctx, signed.ID, "superseded")
+	hold := "certificateHold"
+	revoked, err := c.RevokeCertificate(ctx, signed.ID, wire.RevokeRequest{Reason: &hold})
 	if err != nil || revoked.Status != wire.CertificateStatusRevoked {
 		t.Errorf("revoked %+v, %v", revoked, err)
+	}
+	if released, err := c.ReleaseCertificate(ctx, signed.ID, "found"); err != nil || released.Status != wire.CertificateStatusValid {
+		t.Errorf("released %+v, %v", released, err)
 	}
 	one := 1
 	var names []string
@@ -123,6 +128,50 @@ func TestFromLoginToRevocation(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+func TestHowACAPublishesWhatItRevoked(t *testing.T) {
+	t.Parallel()
+	c, _ := newClient(t)
+	ctx := t.Context()
+	ec := wire.KeyTypeEc
+	authority, err := c.CreateCA(ctx, wire.CACreate{Name: "Root", SubjectDN: "CN=Root", KeyType: &ec})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sub, err := c.CreateCA(ctx, wire.CACreate{Name: "Sub", SubjectDN: "CN=Sub", KeyType: &ec, ParentCAID: &authority.ID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	validity, shards := "48h", 2
+	set, err := c.SetRevocationPolicy(ctx, authority.ID, wire.RevocationPolicyUpdate{CRLValidity: &validity, CRLShards: &shards})
+	if err == nil || !client.IsStatus(err, http.StatusBadRequest) { // refresh and overlap of the server are as long
+		t.Errorf("set %+v, %v", set, err)
+	}
+	overlap := "1h"
+	set, err = c.SetRevocationPolicy(ctx, authority.ID, wire.RevocationPolicyUpdate{CRLValidity: &validity, CRLOverlap: &overlap, CRLShards: &shards})
+	if err != nil || set.Effective.CRLValidity != "48h0m0s" || set.CRLRefresh != nil {
+		t.Errorf("set %+v, %v", set, err)
+	}
+	if got, err := c.RevocationPolicy(ctx, authority.ID); err != nil || got.CRLShards != 2 {
+		t.Errorf("policy %+v, %v", got, err)
+	}
+	if revoked, err := c.RevokeCA(ctx, sub.ID, wire.RevokeRequest{}); err != nil || *revoked.RevocationReason != "unspecified" {
+		t.Errorf("revoked %+v, %v", revoked, err)
+	}
+	lists := 0
+	for l, err := range c.CRLs(ctx, authority.ID) {
+		if err != nil || l.URL == "" {
+			t.Fatalf("list %+v, %v", l, err)
+		}
+		lists++
+	}
+	if lists == 0 {
+		t.Error("no lists")
+	}
+	if _, err := c.OCSPResponder(ctx, 4711); !client.IsStatus(err, http.StatusNotFound) {
+		t.Errorf("responder of an unknown CA: %v", err)
 	}
 }
 

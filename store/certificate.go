@@ -90,12 +90,7 @@ func (db *DB) Certificate(ctx context.Context, id int64) (ca.Certificate, error)
 func (db *DB) Certificates(ctx context.Context, f ca.CertificateFilter, p ca.Page) ([]ca.Certificate, int64, error) {
 	var rows []certificateRow
 	var total int64
-	matching := func(q *gorm.DB) *gorm.DB {
-		if f.IssuerID != nil {
-			q = q.Where("issuer_id = ?", *f.IssuerID)
-		}
-		return scoped(q, f.Scope).Where(visibleCertificate)
-	}
+	matching := func(q *gorm.DB) *gorm.DB { return selected(q, f).Where(visibleCertificate) }
 	err := db.read(ctx, "Certificates", func(q *gorm.DB) error {
 		if err := matching(q.Model(&certificateRow{})).Count(&total).Error; err != nil {
 			return err

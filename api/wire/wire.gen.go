@@ -9,45 +9,50 @@ import (
 
 // Defines values for AuditAction.
 const (
-	AuditActionCAAbandon            AuditAction = "ca_abandon"
-	AuditActionCAAdopt              AuditAction = "ca_adopt"
-	AuditActionCACreate             AuditAction = "ca_create"
-	AuditActionCADelete             AuditAction = "ca_delete"
-	AuditActionCAExportPrivateKey   AuditAction = "ca_export_private_key"
-	AuditActionCAKeyAccept          AuditAction = "ca_key_accept"
-	AuditActionCAKeyDestroy         AuditAction = "ca_key_destroy"
-	AuditActionCAKeyDrill           AuditAction = "ca_key_drill"
-	AuditActionCAKeyEvidence        AuditAction = "ca_key_evidence"
-	AuditActionCAKeyRefuse          AuditAction = "ca_key_refuse"
-	AuditActionCALock               AuditAction = "ca_lock"
-	AuditActionCAReserve            AuditAction = "ca_reserve"
-	AuditActionCARevoke             AuditAction = "ca_revoke"
-	AuditActionCAUnlock             AuditAction = "ca_unlock"
-	AuditActionCAUpdate             AuditAction = "ca_update"
-	AuditActionCRLPublish           AuditAction = "crl_publish"
-	AuditActionCertAbandon          AuditAction = "cert_abandon"
-	AuditActionCertCreate           AuditAction = "cert_create"
-	AuditActionCertExportPrivateKey AuditAction = "cert_export_private_key"
-	AuditActionCertReserve          AuditAction = "cert_reserve"
-	AuditActionCertRevoke           AuditAction = "cert_revoke"
-	AuditActionKekDestroy           AuditAction = "kek_destroy"
-	AuditActionKekRotate            AuditAction = "kek_rotate"
-	AuditActionKeyDestroy           AuditAction = "key_destroy"
-	AuditActionKeyReseal            AuditAction = "key_reseal"
-	AuditActionLoginFailure         AuditAction = "login_failure"
-	AuditActionLoginSuccess         AuditAction = "login_success"
-	AuditActionLogout               AuditAction = "logout"
-	AuditActionOrgAddUser           AuditAction = "org_add_user"
-	AuditActionOrgCreate            AuditAction = "org_create"
-	AuditActionOrgDelete            AuditAction = "org_delete"
-	AuditActionOrgRemoveUser        AuditAction = "org_remove_user"
-	AuditActionOrgUpdate            AuditAction = "org_update"
-	AuditActionSessionsInvalidate   AuditAction = "sessions_invalidate"
-	AuditActionTokenPin             AuditAction = "token_pin"
-	AuditActionTokenRefresh         AuditAction = "token_refresh"
-	AuditActionUserCreate           AuditAction = "user_create"
-	AuditActionUserDelete           AuditAction = "user_delete"
-	AuditActionUserUpdate           AuditAction = "user_update"
+	AuditActionCAAbandon             AuditAction = "ca_abandon"
+	AuditActionCAAdopt               AuditAction = "ca_adopt"
+	AuditActionCACreate              AuditAction = "ca_create"
+	AuditActionCADelete              AuditAction = "ca_delete"
+	AuditActionCAExportPrivateKey    AuditAction = "ca_export_private_key"
+	AuditActionCAKeyAccept           AuditAction = "ca_key_accept"
+	AuditActionCAKeyDestroy          AuditAction = "ca_key_destroy"
+	AuditActionCAKeyDrill            AuditAction = "ca_key_drill"
+	AuditActionCAKeyEvidence         AuditAction = "ca_key_evidence"
+	AuditActionCAKeyRefuse           AuditAction = "ca_key_refuse"
+	AuditActionCALock                AuditAction = "ca_lock"
+	AuditActionCAReserve             AuditAction = "ca_reserve"
+	AuditActionCARevoke              AuditAction = "ca_revoke"
+	AuditActionCASetRevocationPolicy AuditAction = "ca_set_revocation_policy"
+	AuditActionCAUnlock              AuditAction = "ca_unlock"
+	AuditActionCAUpdate              AuditAction = "ca_update"
+	AuditActionCRLPublish            AuditAction = "crl_publish"
+	AuditActionCertAbandon           AuditAction = "cert_abandon"
+	AuditActionCertCreate            AuditAction = "cert_create"
+	AuditActionCertExportPrivateKey  AuditAction = "cert_export_private_key"
+	AuditActionCertRelease           AuditAction = "cert_release"
+	AuditActionCertReserve           AuditAction = "cert_reserve"
+	AuditActionCertRevoke            AuditAction = "cert_revoke"
+	AuditActionKekDestroy            AuditAction = "kek_destroy"
+	AuditActionKekRotate             AuditAction = "kek_rotate"
+	AuditActionKeyDestroy            AuditAction = "key_destroy"
+	AuditActionKeyReseal             AuditAction = "key_reseal"
+	AuditActionLoginFailure          AuditAction = "login_failure"
+	AuditActionLoginSuccess          AuditAction = "login_success"
+	AuditActionLogout                AuditAction = "logout"
+	AuditActionOrgAddUser            AuditAction = "org_add_user"
+	AuditActionOrgCreate             AuditAction = "org_create"
+	AuditActionOrgDelete             AuditAction = "org_delete"
+	AuditActionOrgRemoveUser         AuditAction = "org_remove_user"
+	AuditActionOrgUpdate             AuditAction = "org_update"
+	AuditActionResponderAbandon      AuditAction = "responder_abandon"
+	AuditActionResponderCreate       AuditAction = "responder_create"
+	AuditActionResponderReserve      AuditAction = "responder_reserve"
+	AuditActionSessionsInvalidate    AuditAction = "sessions_invalidate"
+	AuditActionTokenPin              AuditAction = "token_pin"
+	AuditActionTokenRefresh          AuditAction = "token_refresh"
+	AuditActionUserCreate            AuditAction = "user_create"
+	AuditActionUserDelete            AuditAction = "user_delete"
+	AuditActionUserUpdate            AuditAction = "user_update"
 )
 
 // Valid indicates whether the value is a known member of the AuditAction enum.
@@ -79,6 +84,8 @@ func (e AuditAction) Valid() bool {
 		return true
 	case AuditActionCARevoke:
 		return true
+	case AuditActionCASetRevocationPolicy:
+		return true
 	case AuditActionCAUnlock:
 		return true
 	case AuditActionCAUpdate:
@@ -90,6 +97,8 @@ func (e AuditAction) Valid() bool {
 	case AuditActionCertCreate:
 		return true
 	case AuditActionCertExportPrivateKey:
+		return true
+	case AuditActionCertRelease:
 		return true
 	case AuditActionCertReserve:
 		return true
@@ -118,6 +127,12 @@ func (e AuditAction) Valid() bool {
 	case AuditActionOrgRemoveUser:
 		return true
 	case AuditActionOrgUpdate:
+		return true
+	case AuditActionResponderAbandon:
+		return true
+	case AuditActionResponderCreate:
+		return true
+	case AuditActionResponderReserve:
 		return true
 	case AuditActionSessionsInvalidate:
 		return true
@@ -148,6 +163,30 @@ func (e CACreateAcceptKeyGrade) Valid() bool {
 	case CACreateAcceptKeyGradeAsserted:
 		return true
 	case CACreateAcceptKeyGradeImported:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for CRLState.
+const (
+	CRLStatePending   CRLState = "pending"
+	CRLStatePublished CRLState = "published"
+	CRLStateStaged    CRLState = "staged"
+	CRLStateWithdrawn CRLState = "withdrawn"
+)
+
+// Valid indicates whether the value is a known member of the CRLState enum.
+func (e CRLState) Valid() bool {
+	switch e {
+	case CRLStatePending:
+		return true
+	case CRLStatePublished:
+		return true
+	case CRLStateStaged:
+		return true
+	case CRLStateWithdrawn:
 		return true
 	default:
 		return false
@@ -352,6 +391,24 @@ func (e KeyType) Valid() bool {
 	}
 }
 
+// Defines values for OCSPResponderID.
+const (
+	OCSPResponderIDKey  OCSPResponderID = "key"
+	OCSPResponderIDName OCSPResponderID = "name"
+)
+
+// Valid indicates whether the value is a known member of the OCSPResponderID enum.
+func (e OCSPResponderID) Valid() bool {
+	switch e {
+	case OCSPResponderIDKey:
+		return true
+	case OCSPResponderIDName:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for Role.
 const (
 	RoleAdmin     Role = "admin"
@@ -453,6 +510,15 @@ type CA struct {
 
 	// KeyGradeAccepted Lower grade that a superuser has accepted, `imported` or `asserted`; null for none.
 	KeyGradeAccepted *string `json:"key_grade_accepted"`
+
+	// RevocationReason Reason code of the CRL entry, by its name in RFC 5280, section 5.3.1, such as `keyCompromise`; null for what is not revoked.
+	RevocationReason *string `json:"revocation_reason"`
+
+	// RevocationText The words that it was revoked with; null for none.
+	RevocationText *string `json:"revocation_text"`
+
+	// InvalidityDate Since when its key is known or suspected to be compromised (RFC 5280, section 5.3.2); null when that is not known.
+	InvalidityDate *time.Time `json:"invalidity_date"`
 }
 
 // CACreate defines model for CACreate.
@@ -503,6 +569,39 @@ type CACreated struct {
 	// PrivateKey Always null: the key cannot leave the token.
 	PrivateKey *string `json:"private_key"`
 }
+
+// CRL A certificate revocation list that a CA published, or is going to.
+type CRL struct {
+	// Number CRL number; one sequence per CA. A delta has that of the complete list that came with it, or its own.
+	Number int64 `json:"number"`
+
+	// Shard Shard whose certificates are in it; 0 for those that name none.
+	Shard int  `json:"shard"`
+	Delta bool `json:"delta"`
+
+	// BaseNumber Number of the complete list that a delta builds on; null otherwise.
+	BaseNumber *int64 `json:"base_number"`
+
+	// State `pending`: being signed; `staged`: signed ahead for a time to come; `published`; `withdrawn`: overtaken before its time.
+	State      CRLState  `json:"state"`
+	ThisUpdate time.Time `json:"this_update"`
+	NextUpdate time.Time `json:"next_update"`
+
+	// Entries Revoked certificates in it.
+	Entries int `json:"entries"`
+
+	// Size Octets of DER.
+	Size int64 `json:"size"`
+
+	// Sha256 Hash of the DER, in hex; null for a list that has not been signed, or was before hashes were kept.
+	Sha256 *string `json:"sha256"`
+
+	// URL Where the current list of its kind is.
+	URL string `json:"url"`
+}
+
+// CRLState `pending`: being signed; `staged`: signed ahead for a time to come; `published`; `withdrawn`: overtaken before its time.
+type CRLState string
 
 // CSRSignRequest defines model for CSRSignRequest.
 type CSRSignRequest struct {
@@ -565,6 +664,15 @@ type Certificate struct {
 	IssuerID        int64  `json:"issuer_id"`
 	OrganizationID  *int64 `json:"organization_id"`
 	CreatedByUserID *int64 `json:"created_by_user_id"`
+
+	// RevocationReason Reason code of the CRL entry, by its name in RFC 5280, section 5.3.1, such as `keyCompromise`; null for what is not revoked.
+	RevocationReason *string `json:"revocation_reason"`
+
+	// RevocationText The words that it was revoked with; null for none.
+	RevocationText *string `json:"revocation_text"`
+
+	// InvalidityDate Since when its key is known or suspected to be compromised (RFC 5280, section 5.3.2); null when that is not known.
+	InvalidityDate *time.Time `json:"invalidity_date"`
 }
 
 // CertificateCreate defines model for CertificateCreate.
@@ -616,6 +724,21 @@ type CertificateWithKey struct {
 	PrivateKey *string `json:"private_key"`
 }
 
+// EffectiveIntervals The time spans that hold, with the settings of the server filled in.
+type EffectiveIntervals struct {
+	// CRLValidity From thisUpdate to nextUpdate of a CRL.
+	CRLValidity string `json:"crl_validity"`
+
+	// CRLRefresh A CRL that did not change is replaced so long after its thisUpdate.
+	CRLRefresh string `json:"crl_refresh"`
+
+	// CRLOverlap A CRL is replaced at least so long before its nextUpdate.
+	CRLOverlap string `json:"crl_overlap"`
+
+	// OCSPValidity From thisUpdate to nextUpdate of an OCSP answer.
+	OCSPValidity string `json:"ocsp_validity"`
+}
+
 // EvidenceFormat defines model for EvidenceFormat.
 type EvidenceFormat string
 
@@ -648,6 +771,11 @@ type Health struct {
 
 // HealthStatus `ok`.
 type HealthStatus string
+
+// Interval A time span in hours, minutes and seconds; null: as the server is set.
+//
+// Example: 168h0m0s
+type Interval = string
 
 // KeyAttack One attempt to get at a private key.
 type KeyAttack struct {
@@ -717,6 +845,31 @@ type LoginForm struct {
 	Username string `json:"username"`
 }
 
+// OCSPResponder What signs the OCSP answers about the certificates of a CA.
+type OCSPResponder struct {
+	// Certificate PEM.
+	Certificate string `json:"certificate"`
+
+	// SerialNumber Lower-case hex without leading zeros.
+	SerialNumber string    `json:"serial_number"`
+	NotBefore    time.Time `json:"not_before"`
+
+	// NotAfter Last second of validity. It is renewed long before.
+	NotAfter time.Time `json:"not_after"`
+
+	// KeyID CKA_ID of its key in the token of the CA, in hex.
+	KeyID string `json:"key_id"`
+
+	// ResponderID How a responder names itself: by the hash of its key, or by its subject.
+	ResponderID OCSPResponderID `json:"responder_id"`
+
+	// URL Where it answers.
+	URL string `json:"url"`
+}
+
+// OCSPResponderID How a responder names itself: by the hash of its key, or by its subject.
+type OCSPResponderID string
+
 // Organization A tenant.
 type Organization struct {
 	ID          int64     `json:"id"`
@@ -742,6 +895,12 @@ type OrganizationUpdate struct {
 	Name *string `json:"name,omitempty"`
 }
 
+// Outage A time during which the token may be away; what must be signed then is signed before. Null for none.
+type Outage struct {
+	From  time.Time `json:"from"`
+	Until time.Time `json:"until"`
+}
+
 // Problem Why a request was refused.
 type Problem struct {
 	// Detail Why the request was refused.
@@ -753,8 +912,93 @@ type RefreshRequest struct {
 	RefreshToken string `json:"refresh_token"`
 }
 
+// ReleaseRequest defines model for ReleaseRequest.
+type ReleaseRequest struct {
+	// Reason Free text, for the audit trail.
+	Reason *string `json:"reason,omitempty"`
+}
+
+// RevocationPolicy How a CA publishes what it revoked.
+type RevocationPolicy struct {
+	// CRLValidity A time span in hours, minutes and seconds; null: as the server is set.
+	//
+	// Example: 168h0m0s
+	CRLValidity *Interval `json:"crl_validity"`
+
+	// CRLRefresh A time span in hours, minutes and seconds; null: as the server is set.
+	//
+	// Example: 168h0m0s
+	CRLRefresh *Interval `json:"crl_refresh"`
+
+	// CRLOverlap A time span in hours, minutes and seconds; null: as the server is set.
+	//
+	// Example: 168h0m0s
+	CRLOverlap *Interval `json:"crl_overlap"`
+	CRLShards  int       `json:"crl_shards"`
+	CRLDelta   bool      `json:"crl_delta"`
+
+	// OCSPValidity A time span in hours, minutes and seconds; null: as the server is set.
+	//
+	// Example: 168h0m0s
+	OCSPValidity *Interval `json:"ocsp_validity"`
+
+	// OCSPResponderID How a responder names itself: by the hash of its key, or by its subject.
+	OCSPResponderID OCSPResponderID `json:"ocsp_responder_id"`
+	OCSPPresign     bool            `json:"ocsp_presign"`
+
+	// Outage A time during which the token may be away; what must be signed then is signed before. Null for none.
+	Outage *Outage `json:"outage"`
+
+	// UpdatedAt Null when it was never set.
+	UpdatedAt *time.Time `json:"updated_at"`
+
+	// Effective The time spans that hold, with the settings of the server filled in.
+	Effective EffectiveIntervals `json:"effective"`
+}
+
+// RevocationPolicyUpdate defines model for RevocationPolicyUpdate.
+type RevocationPolicyUpdate struct {
+	// CRLValidity A time span in hours, minutes and seconds; null: as the server is set.
+	//
+	// Example: 168h0m0s
+	CRLValidity *Interval `json:"crl_validity,omitempty"`
+
+	// CRLRefresh A time span in hours, minutes and seconds; null: as the server is set.
+	//
+	// Example: 168h0m0s
+	CRLRefresh *Interval `json:"crl_refresh,omitempty"`
+
+	// CRLOverlap A time span in hours, minutes and seconds; null: as the server is set.
+	//
+	// Example: 168h0m0s
+	CRLOverlap *Interval `json:"crl_overlap,omitempty"`
+
+	// CRLShards Partitions that new certificates are spread over; 0 for none. Those once opened stay.
+	CRLShards *int `json:"crl_shards,omitempty"`
+
+	// CRLDelta Changes go into delta CRLs, and complete lists follow the schedule.
+	CRLDelta *bool `json:"crl_delta,omitempty"`
+
+	// OCSPValidity A time span in hours, minutes and seconds; null: as the server is set.
+	//
+	// Example: 168h0m0s
+	OCSPValidity *Interval `json:"ocsp_validity,omitempty"`
+
+	// OCSPResponderID How a responder names itself: by the hash of its key, or by its subject.
+	OCSPResponderID *OCSPResponderID `json:"ocsp_responder_id,omitempty"`
+
+	// OCSPPresign Answers for every certificate are signed before anybody asks.
+	OCSPPresign *bool `json:"ocsp_presign,omitempty"`
+
+	// Outage A time during which the token may be away; what must be signed then is signed before. Null for none.
+	Outage *Outage `json:"outage,omitempty"`
+}
+
 // RevokeRequest defines model for RevokeRequest.
 type RevokeRequest struct {
+	// InvalidityDate Since when the key is known or suspected to be compromised, not in the future: RFC 3339, or without zone (UTC), or a date.
+	InvalidityDate *time.Time `json:"invalidity_date,omitempty"`
+
 	// Reason Free text; what names a reason of RFC 5280, section 5.3.1, sets the reason code of the CRL entry.
 	Reason *string `json:"reason,omitempty"`
 }
@@ -908,6 +1152,9 @@ type Limit = int
 // OrganizationID defines model for OrganizationID.
 type OrganizationID = int64
 
+// Shard defines model for Shard.
+type Shard = string
+
 // Skip defines model for Skip.
 type Skip = int
 
@@ -995,6 +1242,18 @@ type ListCAsParams struct {
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
+// ListCRLsParams defines parameters for ListCRLs.
+type ListCRLsParams struct {
+	// Skip Records to leave out.
+	Skip *Skip `form:"skip,omitempty" json:"skip,omitempty"`
+
+	// Limit Most records of a page.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Opaque, from the `Link` header of the page before.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
 // GetKeyEvidenceParams defines parameters for GetKeyEvidence.
 type GetKeyEvidenceParams struct {
 	// Nonce Repeated in the document, to show that it is fresh. Printable ASCII.
@@ -1008,6 +1267,18 @@ type GetKeyEvidenceParams struct {
 type ListCertificatesParams struct {
 	// CAID Only what this CA issued.
 	CAID *FilterCA `form:"ca_id,omitempty" json:"ca_id,omitempty"`
+
+	// Status Only certificates that stand so at the moment.
+	Status *CertificateStatus `form:"status,omitempty" json:"status,omitempty"`
+
+	// ExpiresBefore Only certificates whose last second is earlier: RFC 3339, or without zone (UTC), or a date.
+	ExpiresBefore *time.Time `form:"expires_before,omitempty" json:"expires_before,omitempty"`
+
+	// Serial Only this serial number, in hex; colons, upper case, zeros in front and `0x` do not matter.
+	Serial *string `form:"serial,omitempty" json:"serial,omitempty"`
+
+	// Q Only certificates with this in their common name or a subject alternative name, in any case, or with this serial number.
+	Q *string `form:"q,omitempty" json:"q,omitempty"`
 
 	// Skip Records to leave out.
 	Skip *Skip `form:"skip,omitempty" json:"skip,omitempty"`
@@ -1082,6 +1353,9 @@ type CreateCAJSONRequestBody = CACreate
 // AcceptKeyGradeJSONRequestBody defines body for AcceptKeyGrade for application/json ContentType.
 type AcceptKeyGradeJSONRequestBody = KeyGradeAccept
 
+// SetRevocationPolicyJSONRequestBody defines body for SetRevocationPolicy for application/json ContentType.
+type SetRevocationPolicyJSONRequestBody = RevocationPolicyUpdate
+
 // RevokeCAJSONRequestBody defines body for RevokeCA for application/json ContentType.
 type RevokeCAJSONRequestBody = RevokeRequest
 
@@ -1090,6 +1364,9 @@ type IssueCertificateJSONRequestBody = CertificateCreate
 
 // SignCSRJSONRequestBody defines body for SignCSR for application/json ContentType.
 type SignCSRJSONRequestBody = CSRSignRequest
+
+// ReleaseCertificateJSONRequestBody defines body for ReleaseCertificate for application/json ContentType.
+type ReleaseCertificateJSONRequestBody = ReleaseRequest
 
 // RevokeCertificateJSONRequestBody defines body for RevokeCertificate for application/json ContentType.
 type RevokeCertificateJSONRequestBody = RevokeRequest

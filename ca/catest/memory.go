@@ -30,6 +30,7 @@ type Memory struct {
 	responders   map[int64]*responder
 	answers      map[answerKey]ca.SignedAnswer
 	leases       map[string]lease
+	notices      notices
 	trail        []audit.Entry
 }
 
@@ -309,7 +310,7 @@ func (m *Memory) Certificates(ctx context.Context, f ca.CertificateFilter, p ca.
 	defer m.mu.Unlock()
 	all := byID(m.certificates, certificateID, func(c *ca.Certificate) bool {
 		_, err := m.visibleCertificate(c.ID)
-		return err == nil && inScope(f.Scope, c.OrganizationID, c.CreatedBy) && (f.IssuerID == nil || *f.IssuerID == c.IssuerID)
+		return err == nil && inScope(f.Scope, c.OrganizationID, c.CreatedBy) && selects(f, c)
 	})
 	var page []ca.Certificate
 	for _, c := range cut(all, certificateID, p) {

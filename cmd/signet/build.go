@@ -16,6 +16,7 @@ import (
 	"signet/ca"
 	"signet/identity"
 	"signet/keystore"
+	"signet/notify"
 	"signet/store"
 )
 
@@ -42,6 +43,7 @@ type server struct {
 	keys      ca.Keys
 	authority *ca.Authority
 	people    *identity.Service
+	webhook   *notify.Webhook // nil: nobody is told
 	ready     *readiness
 	handler   http.Handler
 	labels    string // of the tokens, for people
@@ -74,6 +76,10 @@ func (p *program) build(ctx context.Context, log *slog.Logger, addr net.Addr) (_
 	if err != nil {
 		return nil, err
 	}
+	webhookSecret, err := c.webhookSecret(log)
+	if err != nil {
+		return nil, err
+	}
 	if s.db, err = openDatabase(ctx, c, log, p.now, func(op string, took time.Duration, _ error) {
 		s.metrics.database.WithLabelValues(op).Observe(took.Seconds())
 	}); err != nil {
@@ -91,8 +97,10 @@ func (p *program) build(ctx context.Context, log *slog.Logger, addr net.Addr) (_
 	s.authority = ca.New(ca.Config{
 		Store: p.store(s.db), Keys: s.keys, PublicURL: base,
 		CRLValidity: c.CRLValidity, CRLRefresh: c.CRLRefresh, DrillInterval: c.KeyDrillInterval, Version: programVersion(),
-		Now: p.now, Hooks: s.metrics.hooks(s.failed),
+		Now: p.now, Hooks: s.metrics.hooks(s.failed), Notices: c.notices(),
 	})
+	s.metrics.lookOut(s.authority)
+	s.webhook = s.openWebhook(c.WebhookURL, webhookSecret)
 	if s.people, err = identity.New(identity.Config{
 		Store: s.db, Secret: secret, AccessTTL: c.AccessTokenTTL, RefreshTTL: c.RefreshTokenTTL,
 		AllowOpenRegistration: c.AllowUnauthenticatedRegistration, BcryptCost: c.PasswordCost, Now: p.now,

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"signet/notify"
 )
 
 //go:generate go test -run ^TestConfigurationManualIsCurrent$ -update .
@@ -54,6 +56,11 @@ type Config struct {
 	RefreshTokenTTL                  time.Duration `name:"refresh-token-ttl" env:"SIGNET_REFRESH_TOKEN_TTL" default:"24h" group:"Accounts" help:"Life of a refresh token."`
 	PasswordCost                     int           `name:"password-cost" env:"SIGNET_PASSWORD_COST" default:"12" placeholder:"N" group:"Accounts" help:"bcrypt cost of new passwords, 4 to 31; each step doubles the time of a login. Below 10 is for tests."`
 
+	WebhookURL        string     `name:"webhook-url" env:"SIGNET_WEBHOOK_URL" placeholder:"URL" group:"Notifications" help:"Where to post what operators are told: certificates and CAs that are about to expire, lists and OCSP responders that were not renewed. https:// or http://, without user and password. Default: nobody is told."`
+	WebhookSecretFile string     `name:"webhook-secret-file" env:"SIGNET_WEBHOOK_SECRET_FILE" placeholder:"FILE" group:"Notifications" help:"File with the secret that signs what is posted, at least 16 characters; SIGNET_WEBHOOK_SECRET is accepted instead. Needed with --webhook-url."`
+	NotifyBefore      thresholds `name:"notify-before" env:"SIGNET_NOTIFY_BEFORE" default:"720h,168h,24h" placeholder:"DURATIONS" group:"Notifications" help:"How long before its end a certificate is told, once for each of these times, separated by commas; off: not at all."`
+	NotifyCABefore    thresholds `name:"notify-ca-before" env:"SIGNET_NOTIFY_CA_BEFORE" default:"2160h,720h,168h" placeholder:"DURATIONS" group:"Notifications" help:"The same for CAs."`
+
 	LogLevel      string `name:"log-level" env:"SIGNET_LOG_LEVEL" default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" group:"Logs and metrics" help:"debug, info, warn or error."`
 	LogFormat     string `name:"log-format" env:"SIGNET_LOG_FORMAT" default:"text" enum:"text,json" placeholder:"FORMAT" group:"Logs and metrics" help:"text or json, on standard error."`
 	MetricsListen string `name:"metrics-listen" env:"SIGNET_METRICS_LISTEN" placeholder:"HOST:PORT" group:"Logs and metrics" help:"Serve /metrics on this address instead of the main one."`
@@ -96,6 +103,11 @@ func (c *Config) check() error {
 	} {
 		if d <= 0 {
 			return usagef("--%s must be longer than zero", name)
+		}
+	}
+	if c.WebhookURL != "" {
+		if err := notify.CheckURL(c.WebhookURL); err != nil {
+			return usagef("--webhook-url: %w", err)
 		}
 	}
 	if c.PublicURL != "" {

@@ -56,6 +56,7 @@ func TestDefaultsAreThoseOfTheContract(t *testing.T) {
 		DataDir: "./var", Listen: "127.0.0.1:8000", ShutdownTimeout: 30 * time.Second, PKCS11Timeout: 10 * time.Second, PKCS11Patience: 3 * time.Second, KeyDrillInterval: 24 * time.Hour,
 		CRLValidity: 168 * time.Hour, CRLRefresh: 24 * time.Hour, LoginRate: loginRate{Attempts: 5, Per: time.Minute},
 		AccessTokenTTL: 15 * time.Minute, RefreshTokenTTL: 24 * time.Hour, PasswordCost: 12, LogLevel: "info", LogFormat: "text",
+		NotifyBefore: thresholds{720 * time.Hour, 168 * time.Hour, 24 * time.Hour}, NotifyCABefore: thresholds{2160 * time.Hour, 720 * time.Hour, 168 * time.Hour},
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
@@ -135,6 +136,12 @@ func TestAWrongSettingIsRefusedBeforeAnythingIsOpened(t *testing.T) {
 		{name: "public URL with query", args: []string{"--public-url=http://pki.example/?a"}, want: "must not have"},
 		{name: "public URL with password", args: []string{"--public-url=http://u:p@pki.example"}, want: "must not have"},
 		{name: "public URL beyond ASCII", args: []string{"--public-url=http://zürich.example"}, want: "must be ASCII"},
+		{name: "webhook without scheme", args: []string{"--webhook-url=hooks.example"}, want: "must start with"},
+		{name: "webhook with password", args: []string{"--webhook-url=https://u:p@hooks.example"}, want: "must not have a user"},
+		{name: "the webhook's secret as a flag", args: []string{"--webhook-secret=x"}, want: "unknown flag --webhook-secret"},
+		{name: "threshold without unit", args: []string{"--notify-before=30"}, want: "is not a list of durations"},
+		{name: "threshold of nothing", args: []string{"--notify-before=24h,0s"}, want: "is not a list of durations"},
+		{name: "no threshold", args: []string{"--notify-ca-before=,"}, want: "is not a list of durations"},
 		{name: "unknown level", args: []string{"--log-level=loud"}, want: "must be one of"},
 		{name: "unknown format", args: []string{"--log-format=xml"}, want: "must be one of"},
 		{name: "file that is not there", args: []string{"--config=/nonexistent/signet.yaml"}, want: "no such file"},

@@ -10,6 +10,7 @@ import (
 	"signet/ca"
 	"signet/evidence"
 	"signet/keystore"
+	"signet/notify"
 	"signet/policy"
 )
 
@@ -31,6 +32,8 @@ type metrics struct {
 	healed    *prometheus.GaugeVec
 	database  *prometheus.HistogramVec
 	ready     *prometheus.GaugeVec
+	webhook   *prometheus.CounterVec
+	outlook   *outlook
 }
 
 // latencyBuckets reach from a P-256 signature in software (50 us) to the deadline of a token operation.
@@ -63,13 +66,14 @@ func newMetrics() *metrics {
 		tokenUp:   gauge("signet_token_up", "1 when the token signed at its last health check."),
 		healed:    gauge("signet_token_recoveries", "Times since the start that the token was in doubt or away and was brought back: by a new session, a login, or a restart of its module."),
 		database:  histogram("signet_database_seconds", "Duration of database operations.", "op"),
+		webhook:   counter("signet_webhook_deliveries_total", "Attempts to deliver a notification to the webhook.", "outcome"),
 		ready: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "signet_ready", Help: "1 when the component passed its last health check."}, []string{"component"}),
 	}
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "signet_build_info", Help: "1, with the version as a label."}, []string{"version"})
 	build.WithLabelValues(programVersion()).Set(1)
 	m.registry.MustRegister(m.issued, m.revoked, m.refused, m.published, m.crlTime, m.drills, m.locks, m.failures, m.tokenOps, m.tokenTime,
-		m.sessions, m.tokenUp, m.healed, m.database, m.ready, build,
+		m.sessions, m.tokenUp, m.healed, m.database, m.ready, m.webhook, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.startAtZero()
 	return m
@@ -86,8 +90,11 @@ func (m *metrics) startAtZero() {
 	for _, state := range lockStates {
 		m.locks.WithLabelValues(state)
 	}
-	for _, task := range []string{"crl", "reconcile", "prune", "drill"} {
+	for _, task := range []string{"crl", "reconcile", "prune", "drill", "outlook", "notices", "webhook"} {
 		m.failures.WithLabelValues(task)
+	}
+	for _, outcome := range notify.Outcomes {
+		m.webhook.WithLabelValues(string(outcome))
 	}
 }
 

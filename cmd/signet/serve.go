@@ -185,6 +185,11 @@ func (s *server) background(ctx context.Context) (wait func()) {
 	var group sync.WaitGroup
 	group.Go(func() { s.authority.Run(ctx) })
 	group.Go(func() { s.ready.run(ctx) })
+	group.Go(func() { s.metrics.outlook.run(ctx, s.failed) })
+	if s.webhook != nil {
+		group.Go(func() { s.authority.Watch(ctx) })
+		group.Go(func() { s.webhook.Run(ctx) })
+	}
 	group.Go(func() {
 		ticker := time.NewTicker(pruneEvery)
 		defer ticker.Stop()

@@ -50,6 +50,9 @@ ALTER TABLE certificates
     ADD COLUMN names           text    NOT NULL DEFAULT '';
 ALTER TABLE certificate_authorities ADD COLUMN invalidity_date timestamptz;
 DROP INDEX certificates_revoked;
+-- With the state, what ends soon is counted without reading certificates.
+DROP INDEX certificates_expiry;
+CREATE INDEX certificates_expiry ON certificates (issuer_id, not_after) INCLUDE (state);
 DROP INDEX certificate_authorities_revoked;
 
 -- A list is pending from the moment its number is taken until it is signed, and stays withdrawn when a newer one took its
@@ -145,7 +148,15 @@ CREATE TABLE notifications (
     attempts        integer     NOT NULL DEFAULT 0,
     next_attempt_at timestamptz NOT NULL,
     delivered_at    timestamptz,
+    given_up_at     timestamptz,
     last_error      text        NOT NULL DEFAULT ''
 );
 CREATE UNIQUE INDEX notifications_key ON notifications (key);
-CREATE INDEX notifications_due ON notifications (next_attempt_at) WHERE delivered_at IS NULL;
+CREATE INDEX notifications_due ON notifications (next_attempt_at) WHERE delivered_at IS NULL AND given_up_at IS NULL;
+CREATE INDEX notifications_created ON notifications (created_at);
+
+-- How far the searches for occasions came: everything that ends until then was found.
+CREATE TABLE notification_searches (
+    name  text PRIMARY KEY,
+    until timestamptz NOT NULL
+);

@@ -143,7 +143,15 @@ CREATE TABLE notifications (
     attempts INTEGER NOT NULL DEFAULT 0,
     next_attempt_at INTEGER NOT NULL,
     delivered_at INTEGER,
+    given_up_at INTEGER,
     last_error TEXT NOT NULL DEFAULT ''
 ) STRICT;
 CREATE UNIQUE INDEX notifications_key ON notifications (key);
-CREATE INDEX notifications_due ON notifications (next_attempt_at) WHERE delivered_at IS NULL;
+CREATE INDEX notifications_due ON notifications (next_attempt_at) WHERE delivered_at IS NULL AND given_up_at IS NULL;
+CREATE INDEX notifications_created ON notifications (created_at);
+
+-- How far the searches for occasions came: everything that ends until then was found.
+CREATE TABLE notification_searches (
+    name TEXT PRIMARY KEY,
+    until INTEGER NOT NULL
+) STRICT;
