@@ -76,7 +76,7 @@ func (a *Authority) DestroyLeftover(ctx context.Context, caller policy.Caller, t
 	return result, nil
 }
 
-// refuseOwned refuses a key that some CA needs.
+// refuseOwned refuses a key that some CA needs, or its OCSP responder.
 func (a *Authority) refuseOwned(ctx context.Context, caller policy.Caller, token string, key evidence.Key) error {
 	all, err := a.EveryCA(ctx, caller)
 	if err != nil {
@@ -88,5 +88,5 @@ func (a *Authority) refuseOwned(ctx context.Context, caller policy.Caller, token
 			return fault.New(fault.Conflict, "key %x in token %q is that of CA %d %q: delete or revoke the CA, then destroy its key as the CA's", key.ID, token, c.ID, c.Name)
 		}
 	}
-	return nil
+	return a.refuseResponders(ctx, all, token, key.PublicKey, key.ID)
 }

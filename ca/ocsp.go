@@ -20,8 +20,9 @@ const (
 	maxCertIDs = 100
 	// maxNonce is the longest nonce (RFC 9654, section 2.1).
 	maxNonce = 128
-	// answerTimeout bounds the work for one request.
+	// answerTimeout bounds the work for one answer, and answerWait how long a client waits for it.
 	answerTimeout = 10 * time.Second
+	answerWait    = 5 * time.Second
 	// staleWait is how long a client waits for a newer answer while there is one that is still valid.
 	staleWait = 500 * time.Millisecond
 	// retryAnswer is when a client that was told tryLater should come again.

@@ -147,7 +147,7 @@ func (p RevocationPolicy) steps(now, ends time.Time) (all []aheadStep) {
 	if p.Outage.From.After(now) {
 		from = p.Outage.From
 	}
-	apart := max(p.OCSPValidity/2, p.Outage.Until.Sub(from)/maxAheadSteps).Truncate(time.Second)
+	apart := max(p.OCSPValidity/2, p.Outage.Until.Sub(p.Outage.From)/maxAheadSteps, time.Second).Truncate(time.Second)
 	first := from.Truncate(apart)
 	if !first.After(now) {
 		next := first.Add(apart)

@@ -39,7 +39,7 @@ func (a *Authority) sharedAnswer(ctx context.Context, s *subject, id CertID, cli
 		if mine {
 			go a.fly(context.WithoutCancel(ctx), s, key, client, f)
 		}
-		wait := answerTimeout
+		wait := answerWait
 		if held := a.ocsp.answers.find(key); held != nil && held.valid(now) {
 			wait = staleWait
 		}

@@ -14,6 +14,9 @@ import (
 const (
 	// lookAgain is how often a replica looks whether a responder that is due was renewed by another one.
 	lookAgain = time.Minute
+	// certifyPause is how long no responder is certified after that failed: a reservation that cannot be signed costs a serial
+	// number in the CRLs to come.
+	certifyPause = 5 * time.Second
 	// lastMinute is what a responder's certificate has left when nothing is signed with it any more.
 	lastMinute = time.Minute
 )
@@ -57,7 +60,7 @@ func (a *Authority) signWith(s *subject, g *signing, all []signer.SingleResponse
 	der, err := g.Sign(a.cfg.Now(), all, nonce)
 	if err != nil {
 		if errors.Is(err, signer.ErrKey) {
-			s.rest(a.cfg.Now())
+			s.rest(a.cfg.Now(), tokenPause)
 			s.signs.CompareAndSwap(g, nil) // the key may be another one by then
 		}
 		return nil, fmt.Errorf("sign OCSP answer of CA %d: %w", s.id, err)
@@ -65,7 +68,7 @@ func (a *Authority) signWith(s *subject, g *signing, all []signer.SingleResponse
 	return der, nil
 }
 
-func (s *subject) rest(now time.Time) { s.pause.Store(now.Add(tokenPause).UnixNano()) }
+func (s *subject) rest(now time.Time, pause time.Duration) { s.pause.Store(now.Add(pause).UnixNano()) }
 
 func (s *subject) resting(now time.Time) bool { return now.UnixNano() < s.pause.Load() }
 
@@ -88,7 +91,7 @@ func (a *Authority) signs(ctx context.Context, s *subject, p RevocationPolicy) (
 	g, err := a.findSigning(ctx, s, p)
 	if err != nil {
 		if !errors.Is(err, errNoResponder) {
-			s.rest(a.cfg.Now())
+			s.rest(a.cfg.Now(), certifyPause)
 		}
 		return nil, err
 	}
@@ -112,7 +115,7 @@ func (a *Authority) findSigning(ctx context.Context, s *subject, p RevocationPol
 		}
 	}
 	key, err := a.cfg.Keys.Signer(ctx, r.keyRef(c))
-	if err != nil && !fault.Is(err, fault.Unavailable) && ctx.Err() == nil {
+	if err != nil && a.lostKey(ctx, r) {
 		if r, err = a.renewResponder(ctx, c, p, true); err != nil {
 			return nil, err
 		}
@@ -133,6 +136,12 @@ func (a *Authority) findSigning(ctx context.Context, s *subject, p RevocationPol
 		g.until = last
 	}
 	return g, nil
+}
+
+// lostKey reports whether the token says that it does not have the key of a responder.
+func (a *Authority) lostKey(ctx context.Context, r Responder) bool {
+	_, err := a.cfg.Keys.Inspect(ctx, KeyRef{Token: r.Token, ID: r.KeyID})
+	return fault.Is(err, fault.NotFound)
 }
 
 // keyRef names the key of a responder. It was made for this alone, in a token that may not be able to say so.

@@ -430,7 +430,7 @@ func TestAnswersGoOnWhileTheTokenIsAway(t *testing.T) {
 	w.wantRefusal(t, root, plain(t, root, leaf.Serial), later)
 
 	w.keys.setAway(false)
-	w.clock.advance(time.Second)
+	w.clock.advance(10 * time.Second)
 	for serial, want := range map[string]int{leaf.Serial: ocsp.Good, unasked.Serial: ocsp.Good, revoked.Serial: ocsp.Revoked} {
 		if got := w.status(t, root, serial); got.Status != want {
 			t.Errorf("status %d, want %d", got.Status, want)
@@ -476,11 +476,11 @@ func TestADatabaseThatFailsIsNoAnswer(t *testing.T) {
 	leaf := w.issue(t, superuser, root.ID)
 	for _, method := range []string{"PublicCA", "RevocationPolicy", "SerialStatus", "Answer", "LatestResponder", "Lease", "ReserveResponder", "CompleteResponder"} {
 		fail(method)
-		w.clock.advance(time.Second)
+		w.clock.advance(10 * time.Second)
 		w.wantRefusal(t, root, plain(t, root, leaf.Serial), later)
 		fail("")
 	}
-	w.clock.advance(time.Second)
+	w.clock.advance(10 * time.Second)
 	w.status(t, root, leaf.Serial)
 	fail("SerialStatus")
 	w.clock.advance(23 * time.Hour)

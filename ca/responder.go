@@ -56,7 +56,7 @@ func (a *Authority) responderEnd(c CA, p RevocationPolicy, latest Responder, now
 // does it; the others wait only if they have none.
 func (a *Authority) renewResponder(ctx context.Context, c CA, p RevocationPolicy, lost bool) (Responder, error) {
 	deadline := time.Now().Add(responderWait)
-	lease := fmt.Sprintf("responder-%d", c.ID)
+	lease, holder := fmt.Sprintf("responder-%d", c.ID), rand.Text() // not that of the replica, which may try twice at once
 	for first := (Responder{}); ; {
 		latest, err := a.cfg.Store.LatestResponder(ctx, c.ID)
 		if err != nil && !fault.Is(err, fault.NotFound) {
@@ -78,12 +78,15 @@ func (a *Authority) renewResponder(ctx context.Context, c CA, p RevocationPolicy
 		case !signs:
 			return Responder{}, errNoResponder
 		}
-		mine, err := a.cfg.Store.Lease(ctx, lease, a.lease.holder, responderLease)
+		mine, err := a.cfg.Store.Lease(ctx, lease, holder, responderLease)
 		if err != nil {
 			return Responder{}, fmt.Errorf("get the lease to certify an OCSP responder: %w", err)
 		}
 		if mine {
-			return a.certifyOnce(ctx, c, p, latest, lease)
+			r, err := a.certifyOnce(ctx, c, p, latest)
+			ctx, cancel := finish(ctx, endLeaseTimeout)
+			defer cancel()
+			return r, errors.Join(err, a.cfg.Store.EndLease(ctx, lease, holder))
 		}
 		if latest.usable(now) && !lost {
 			return latest, nil
@@ -115,10 +118,9 @@ func (a *Authority) stillSigns(ctx context.Context, c CA, now time.Time) (bool, 
 }
 
 // certifyOnce certifies a responder under the lease, unless that has happened meanwhile.
-func (a *Authority) certifyOnce(ctx context.Context, c CA, p RevocationPolicy, before Responder, lease string) (r Responder, err error) {
+func (a *Authority) certifyOnce(ctx context.Context, c CA, p RevocationPolicy, before Responder) (Responder, error) {
 	ctx, cancel := finish(ctx, responderLease*4/5)
 	defer cancel()
-	defer func() { err = errors.Join(err, a.cfg.Store.EndLease(ctx, lease, a.lease.holder)) }()
 	latest, err := a.cfg.Store.LatestResponder(ctx, c.ID)
 	if err != nil && !fault.Is(err, fault.NotFound) {
 		return Responder{}, fmt.Errorf("find OCSP responder of CA %d: %w", c.ID, err)
@@ -126,7 +128,8 @@ func (a *Authority) certifyOnce(ctx context.Context, c CA, p RevocationPolicy, b
 	if latest.ID != before.ID {
 		return latest, nil
 	}
-	if r, err = a.certifyResponder(ctx, c, p, latest); err != nil {
+	r, err := a.certifyResponder(ctx, c, p, latest)
+	if err != nil {
 		return Responder{}, fmt.Errorf("certify OCSP responder of CA %d: %w", c.ID, err)
 	}
 	a.toldResponder(r)
@@ -185,7 +188,7 @@ func (a *Authority) certifyResponder(ctx context.Context, c CA, p RevocationPoli
 
 	// 5. Sign, verify and complete. From here on the responder exists.
 	if r.Certificate, err = draft.Sign(); err != nil {
-		return Responder{}, fmt.Errorf("sign certificate: %w", err)
+		return Responder{}, discard(fmt.Errorf("sign certificate: %w", err))
 	}
 	if err := a.cfg.Store.CompleteResponder(ctx, r.ID, r.Certificate, event(audit.ResponderCreate)); err != nil {
 		return Responder{}, fmt.Errorf("complete certificate: %w", err)
@@ -223,7 +226,9 @@ func (a *Authority) responderKey(ctx context.Context, c CA, latest Responder) (r
 	return r, key.Public(), true, err
 }
 
+// toldResponder tells who counts on a responder that there is a new one.
 func (a *Authority) toldResponder(r Responder) {
+	a.ocsp.ahead.nudge(r.CAID)
 	if a.cfg.Hooks.Responder != nil {
 		a.cfg.Hooks.Responder(r.CAID, r.NotAfter)
 	}

@@ -90,8 +90,12 @@ func TestARefusedResponderIsTriedAgain(t *testing.T) {
 	case <-time.After(5 * time.Second):
 		t.Error("nobody was told that there is no responder")
 	}
+	keys, err := w.ResponderKeys(t.Context(), superuser)
+	if err != nil || len(keys) != 0 {
+		t.Errorf("keys of responders: %+v, %v", keys, err)
+	}
 	w.keys.setAway(false)
-	w.clock.advance(time.Second)
+	w.clock.advance(10 * time.Second)
 	w.status(t, root, leaf.Serial)
 }
 
@@ -133,7 +137,7 @@ func TestALostResponderKeyIsReplaced(t *testing.T) {
 	if err := w.keys.Destroy(t.Context(), "main", first.KeyID); err != nil {
 		t.Fatal(err)
 	}
-	w.clock.advance(time.Second)
+	w.clock.advance(10 * time.Second)
 	restarted := w.replica(nil)
 	r := plain(t, root, leaf.Serial)
 	r.Nonce = []byte("n")
@@ -190,6 +194,15 @@ func TestResponderGoesOnWhenItsCANoLongerCertifies(t *testing.T) {
 		t.Errorf("revoked CA: status %d", got.Status)
 	}
 
+	keys, err := w.ResponderKeys(t.Context(), superuser)
+	if err != nil || len(keys) != 1 || !keys[0].Needed || keys[0].CAID != child.ID {
+		t.Errorf("keys of responders: %+v, %v", keys, err)
+	}
+	_, err = w.DestroyLeftover(t.Context(), superuser, "", keys[0].ID)
+	wantFault(t, err, fault.Conflict, "is that of the OCSP responder of CA 2")
+	_, err = w.ResponderKeys(t.Context(), acmeAdmin)
+	wantFault(t, err, fault.Forbidden, "")
+
 	// Without the key of the CA the responder tells what it can until its own end. Then its key goes too.
 	if _, err := w.DestroyKey(t.Context(), superuser, child.ID); err != nil {
 		t.Fatal(err)
@@ -201,6 +214,9 @@ func TestResponderGoesOnWhenItsCANoLongerCertifies(t *testing.T) {
 	}
 	w.clock.advance(r.NotAfter.Sub(w.clock.Now()) + time.Second)
 	w.wantRefusal(t, child, plain(t, child, leaf.Serial), unauthorized)
+	if keys, err = w.ResponderKeys(t.Context(), superuser); err != nil || keys[0].Needed {
+		t.Errorf("keys of responders: %+v, %v", keys, err)
+	}
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	go w.Run(ctx)

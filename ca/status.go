@@ -26,7 +26,7 @@ type StatusRequest struct {
 
 // StatusAnswer is a signed OCSP response.
 type StatusAnswer struct {
-	DER        []byte
+	DER        []byte // shared: do not change it
 	ThisUpdate time.Time
 	NextUpdate time.Time
 	FreshUntil time.Time // a newer answer is to be had from then on
@@ -69,26 +69,29 @@ type SignedAnswer struct {
 
 // StatusStore keeps responders and their answers.
 type StatusStore interface {
-	// SerialStatus tells what a CA, a deleted one too, knows of a serial number.
+	// SerialStatus tells what a CA, a deleted one too, knows of a serial number. The certificate of a root is one of its own.
+	// NotFound when there is no such CA.
 	SerialStatus(ctx context.Context, caID int64, serial string) (SerialStatus, error)
 
 	// ReserveResponder records the intent to certify a responder: state Pending. It assigns the ID. Abandon closes it like
-	// every other reservation: its serial number counts as revoked.
+	// every other reservation: its serial number counts as revoked. Conflict when the serial is taken.
 	ReserveResponder(ctx context.Context, r Responder, e audit.Event) (int64, error)
-	// CompleteResponder turns a Pending responder into a Valid one and clears TBS.
+	// CompleteResponder turns a Pending responder into a Valid one and clears TBS. Conflict when it is not Pending.
 	CompleteResponder(ctx context.Context, id int64, der []byte, e audit.Event) error
 	// LatestResponder returns the Valid responder of a CA that was certified last. NotFound when there is none.
 	LatestResponder(ctx context.Context, caID int64) (Responder, error)
 	// Responders lists every responder in every state: whose is a key in a token?
 	Responders(ctx context.Context, after int64, limit int) ([]Responder, error)
 
-	// KeepAnswers stores answers; one for the same serial number, hash and thisUpdate is replaced.
+	// KeepAnswers stores answers, all or none. One for the same serial number, hash and thisUpdate is replaced, unless its
+	// sequence is higher.
 	KeepAnswers(ctx context.Context, all []SignedAnswer) error
-	// Answer returns the answer with the latest thisUpdate that is not after now, when it is still valid then and no change
-	// of its serial number is later than its sequence. NotFound otherwise.
+	// Answer returns, of the answers that are valid now and whose serial number has not changed after their sequence, the one
+	// with the latest thisUpdate. NotFound when there is none.
 	Answer(ctx context.Context, caID int64, serial string, hash crypto.Hash, now time.Time) (SignedAnswer, error)
-	// Unanswered lists serial numbers of a CA, greater than after and in order, whose certificate is valid at the given time
-	// and that have no answer of this hash that may be given then and until then stays valid for at least left.
+	// Unanswered lists serial numbers of a CA, greater than after and in order, of certificates and CAs, revoked ones included,
+	// that have not expired at the given time and have no answer of this hash that may be given then and stays valid for at
+	// least left.
 	Unanswered(ctx context.Context, caID int64, hash crypto.Hash, at time.Time, left time.Duration, after string, limit int) ([]string, error)
 	// DropAnswers deletes answers that ended before the given time, so many at most. It returns how many.
 	DropAnswers(ctx context.Context, endedBefore time.Time, limit int) (int, error)

@@ -105,7 +105,7 @@ func (c *keyDestroyCommand) leftover(in *invocation, d *desk) error {
 	case useUnknown, useLeftover:
 	case useCA:
 		return fmt.Errorf("key %x is that of %s: use --ca %d", []byte(c.ID), found.CA, found.CA.ID)
-	case useClone, useCopy, useMismatch:
+	case useResponder, useClone, useCopy, useMismatch:
 		return fmt.Errorf("key %x is not destroyed: %s", []byte(c.ID), found.words())
 	case string(keystore.ForKeyEncryption):
 		return fmt.Errorf("key %x seals private keys: signet token rotate-kek --destroy-old replaces and destroys it", []byte(c.ID))

@@ -14,13 +14,14 @@ import (
 
 // The uses of a key in a token, beside the purposes of package keystore.
 const (
-	useCA       = "ca"       // a CA signs with it
-	useClone    = "clone"    // the same key as that of a CA on another token, which fails over to it
-	useCopy     = "copy"     // the same key as that of a CA, under a CKA_ID that the CA does not know
-	useMismatch = "mismatch" // it has the CKA_ID of a CA and is another key
-	useLeftover = "leftover" // of a CA that was given up or whose key was destroyed
-	useUnknown  = "unknown"  // Signet does not know it
-	useMissing  = "missing"  // no key at all: a CA's is not there
+	useCA        = "ca"             // a CA signs with it
+	useResponder = "ocsp-responder" // the OCSP responder of a CA signs with it
+	useClone     = "clone"          // the same key as that of a CA on another token, which fails over to it
+	useCopy      = "copy"           // the same key as that of a CA, under a CKA_ID that the CA does not know
+	useMismatch  = "mismatch"       // it has the CKA_ID of a CA and is another key
+	useLeftover  = "leftover"       // of a CA that was given up or whose key was destroyed, or of its responder
+	useUnknown   = "unknown"        // Signet does not know it
+	useMissing   = "missing"        // no key at all: a CA's is not there
 )
 
 // ownedKey is a key in a token, or a CA's that is missing there.
@@ -68,6 +69,8 @@ func (k ownedKey) words() string {
 	switch k.Use {
 	case useCA:
 		return k.CA.String()
+	case useResponder:
+		return "OCSP responder of " + k.CA.String()
 	case useClone:
 		return "clone of the key of " + k.CA.String()
 	case useCopy:
@@ -86,10 +89,17 @@ func (k ownedKey) words() string {
 
 // owners finds the CA that a key belongs to.
 type owners struct {
-	home     func(ca.CA) string
-	all      []ca.CA
-	byPublic map[string][]ca.CA
-	byID     map[string][]ca.CA
+	home       func(ca.CA) string
+	all        []ca.CA
+	byPublic   map[string][]ca.CA
+	byID       map[string][]ca.CA
+	responders map[string]responderOwner // by public key
+}
+
+// responderOwner is the CA whose OCSP responder a key belongs to.
+type responderOwner struct {
+	ca     ca.CA
+	needed bool
 }
 
 func (d *desk) owners(ctx context.Context) (*owners, error) {
@@ -97,17 +107,26 @@ func (d *desk) owners(ctx context.Context) (*owners, error) {
 	if err != nil {
 		return nil, err
 	}
-	return ownersOf(d.authority.TokenOf, all), nil
+	responders, err := d.authority.ResponderKeys(ctx, byOperator)
+	if err != nil {
+		return nil, err
+	}
+	return ownersOf(d.authority.TokenOf, all, responders), nil
 }
 
-// ownersOf indexes the CAs. home names the token with the key of each.
-func ownersOf(home func(ca.CA) string, all []ca.CA) *owners {
-	o := &owners{home, all, map[string][]ca.CA{}, map[string][]ca.CA{}}
+// ownersOf indexes the CAs and the keys of their OCSP responders. home names the token with the key of each CA.
+func ownersOf(home func(ca.CA) string, all []ca.CA, responders []ca.ResponderKey) *owners {
+	o := &owners{home, all, map[string][]ca.CA{}, map[string][]ca.CA{}, map[string]responderOwner{}}
+	byCA := map[int64]ca.CA{}
 	for _, c := range all {
+		byCA[c.ID] = c
 		o.byID[string(c.KeyID)] = append(o.byID[string(c.KeyID)], c)
 		if len(c.PublicKey) > 0 {
 			o.byPublic[string(c.PublicKey)] = append(o.byPublic[string(c.PublicKey)], c)
 		}
+	}
+	for _, k := range responders {
+		o.responders[string(k.PublicKey)] = responderOwner{byCA[k.CAID], k.Needed}
 	}
 	return o
 }
@@ -141,6 +160,12 @@ func (o *owners) identify(token string, id, public []byte) (use string, owner *k
 		default:
 			consider(c, useMismatch)
 		}
+	}
+	if r, known := o.responders[string(public)]; known && (use == "" || use == useLeftover) {
+		if r.needed {
+			return useResponder, ownerOf(r.ca)
+		}
+		return useLeftover, ownerOf(r.ca)
 	}
 	if use == "" {
 		return useUnknown, nil

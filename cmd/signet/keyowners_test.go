@@ -17,6 +17,9 @@ func TestWhoseKeyItIs(t *testing.T) {
 		{ID: 4, State: ca.Abandoned, KeyID: []byte("four"), PublicKey: []byte("public four")},
 		{ID: 5, State: ca.Valid, DeletedAt: &gone, KeyDestroyedAt: &gone, KeyID: []byte("five"), PublicKey: []byte("public five")},
 		{ID: 6, State: ca.Valid, KeyID: []byte("six"), PublicKey: []byte("public four")}, // took over what 4 gave up
+	}, []ca.ResponderKey{
+		{CAID: 2, Token: "away", ID: []byte("seven"), PublicKey: []byte("public seven"), Needed: true},
+		{CAID: 5, ID: []byte("eight"), PublicKey: []byte("public eight")},
 	})
 	for _, tt := range []struct {
 		name, token, id, public string
@@ -34,6 +37,8 @@ func TestWhoseKeyItIs(t *testing.T) {
 		{"of a CA that was given up", "home", "four", "public other", useLeftover, 4},
 		{"a CA in use comes before one that was given up", "home", "six", "public four", useCA, 6},
 		{"a clone of a destroyed key", "away", "five", "public five", useLeftover, 5},
+		{"of an OCSP responder", "away", "seven", "public seven", useResponder, 2},
+		{"of an OCSP responder that has ended", "home", "eight", "public eight", useLeftover, 5},
 		{"nobody's", "home", "none", "public none", useUnknown, 0},
 		{"nobody's, without public half", "home", "none", "", useUnknown, 0},
 	} {
