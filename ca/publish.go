@@ -146,8 +146,11 @@ func (p *press) complete(ctx context.Context, shard int, before *List, at time.T
 			}
 		}
 	}
-	what := p.crl(l)
-	what.Entries = entries
+	what := p.crl(l, entries)
+	if before != nil {
+		what.Size = int(before.Size) + before.Entries/8 + 4096 // it grows a little
+		defer frugal(what.Size)()
+	}
 	if p.policy.Delta {
 		what.FreshestURL = p.urls.list(shard, true)
 	}
@@ -205,8 +208,8 @@ func (p *press) delta(ctx context.Context, s shardState, at time.Time) error {
 }
 
 func (p *press) signDelta(d List, entries iter.Seq2[signer.Revoked, error]) (List, error) {
-	what := p.crl(d)
-	what.Base, what.Entries = big.NewInt(d.Base), entries
+	what := p.crl(d, entries)
+	what.Base = big.NewInt(d.Base)
 	var err error
 	if d.DER, d.Entries, err = p.issuer.SignCRL(what); err != nil {
 		return List{}, fmt.Errorf("sign delta %d: %w", d.Number, err)
@@ -214,10 +217,20 @@ func (p *press) signDelta(d List, entries iter.Seq2[signer.Revoked, error]) (Lis
 	return d, nil
 }
 
-// crl is what a list says beside its entries. A delta names the distribution point of the complete list: both have the same
+// crl is what a list says. What was revoked while it is being made is dated at its thisUpdate at the latest. A delta names the distribution point of the complete list: both have the same
 // scope (RFC 5280, section 5.2.4).
-func (p *press) crl(l List) signer.CRL {
+func (p *press) crl(l List, entries iter.Seq2[signer.Revoked, error]) signer.CRL {
 	c := signer.CRL{Number: big.NewInt(l.Number), ThisUpdate: l.ThisUpdate, NextUpdate: l.NextUpdate}
+	c.Entries = func(yield func(signer.Revoked, error) bool) {
+		for e, err := range entries {
+			if e.At.After(l.ThisUpdate) {
+				e.At = l.ThisUpdate
+			}
+			if !yield(e, err) {
+				return
+			}
+		}
+	}
 	if l.Shard > 0 { // without it, a list is complete for everything that the CA has issued
 		c.DistributionPoint = p.urls.list(l.Shard, false)
 	}
