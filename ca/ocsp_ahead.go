@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"signet/fault"
 )
 
 const (
@@ -170,11 +172,14 @@ func (a *Authority) signMissing(ctx context.Context, caID int64, p RevocationPol
 	if err != nil {
 		return err
 	}
-	signs, err := a.signs(ctx, s, p)
-	if err != nil {
-		return err
+	responder, err := a.cfg.Store.LatestResponder(ctx, caID)
+	if fault.Is(err, fault.NotFound) {
+		return nil // it is about to be certified, and tells us
 	}
-	for _, step := range p.steps(a.cfg.Now(), signs.notAfter) {
+	if err != nil {
+		return fmt.Errorf("find OCSP responder: %w", err)
+	}
+	for _, step := range p.steps(a.cfg.Now(), responder.NotAfter) {
 		for _, hash := range []crypto.Hash{crypto.SHA1, crypto.SHA256} {
 			if err := a.signStep(ctx, s, p, hash, step); err != nil {
 				return err

@@ -33,6 +33,11 @@ func (g *signing) serves(now time.Time, byName bool) bool {
 	return g != nil && g.byName == byName && now.Before(g.until)
 }
 
+// lasts reports whether it can sign although no other is found.
+func (g *signing) lasts(now time.Time, byName bool) bool {
+	return g != nil && g.byName == byName && now.Before(g.notAfter.Add(-lastMinute))
+}
+
 // single is one answer as of the time at. It does not outlive the responder, without whose certificate nobody believes it.
 func (g *signing) single(id []byte, status SerialStatus, p RevocationPolicy, at time.Time) (signer.SingleResponse, error) {
 	r := signer.SingleResponse{CertID: id, Status: signer.StatusUnknown, ThisUpdate: wholeSecond(at)}
@@ -90,6 +95,11 @@ func (a *Authority) signs(ctx context.Context, s *subject, p RevocationPolicy) (
 	}
 	g, err := a.findSigning(ctx, s, p)
 	if err != nil {
+		if known := s.signs.Load(); known.lasts(a.cfg.Now(), p.ByName) {
+			g = &signing{known.Responder, known.notAfter, known.byName, a.cfg.Now().Add(lookAgain)}
+			s.signs.Store(g)
+			return g, nil
+		}
 		if !errors.Is(err, errNoResponder) {
 			s.rest(a.cfg.Now(), certifyPause)
 		}

@@ -508,22 +508,3 @@ func TestHooksCountAnswers(t *testing.T) {
 		t.Errorf("outcomes are %s; responders of %v", got, certified)
 	}
 }
-
-func BenchmarkStatus(b *testing.B) {
-	w := newWorld(b)
-	root := w.createCA(b, superuser, nil)
-	leaf, err := w.Issue(b.Context(), superuser, serverRequest(root.ID))
-	if err != nil {
-		b.Fatal(err)
-	}
-	r, slug := plain(b, root, leaf.Serial), slugOf(root)
-	w.ask(b, root, r)
-	b.ReportAllocs()
-	b.RunParallel(func(pb *testing.PB) {
-		for pb.Next() {
-			if _, err := w.Status(b.Context(), slug, r); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
-}
