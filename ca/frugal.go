@@ -31,12 +31,13 @@ func (f *frugality) expect(entries int) {
 	}
 }
 
-// end is called when the list is stored, or not.
+// end is called when the list has taken the place of the one before, or failed.
 func (f *frugality) end() {
 	if !f.on {
 		return
 	}
 	f.on = false
+	debug.FreeOSMemory() // the list before is not needed any more; there are few pointers in a list, so that it takes little time
 	frugal.Lock()
 	defer frugal.Unlock()
 	if frugal.lists--; frugal.lists == 0 {
