@@ -238,6 +238,10 @@ func TestAnAbandonedIntermediateIsRevoked(t *testing.T) {
 	t.Parallel()
 	s, r := startServer(t, "sqlite")
 	authority := r.createCA("Authority")
+	eventually(t, 30*time.Second, "the responder has its certificate: the next signature is that of the request", func() bool {
+		status, _, err := r.do("GET", fmt.Sprintf("/api/v1/cas/%d/ocsp", authority), nil)
+		return err == nil && status == http.StatusOK
+	})
 	r.stop(syscall.SIGTERM)
 	r = s.startAhead(0, filepath.Join(t.TempDir(), "step"))
 	r.dieAt("after Sign", func() {
