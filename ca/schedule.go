@@ -21,11 +21,20 @@ const (
 	needComplete // with a delta beside it, if the CA makes deltas
 )
 
+// begins is the first thisUpdate that tells a list made under the policy from one made before, as thisUpdate is in whole seconds.
+func (p RevocationPolicy) begins() time.Time {
+	t := p.UpdatedAt.Truncate(time.Second)
+	if t.Before(p.UpdatedAt) {
+		t = t.Add(time.Second)
+	}
+	return t
+}
+
 // needs decides what is to be signed for a shard now. Durations of the policy are those in effect.
 func (p RevocationPolicy) needs(s shardState, now time.Time) need {
 	current := s.Current
 	switch {
-	case current == nil, current.ThisUpdate.Before(p.UpdatedAt):
+	case current == nil, current.ThisUpdate.Before(p.UpdatedAt) && !now.Before(p.begins()):
 		return needComplete
 	case s.signedAhead(p.Outage, now):
 		return needNothing // what is to be served until the token is back
@@ -49,9 +58,9 @@ func (s shardState) signedAhead(o Outage, now time.Time) bool {
 		s.Last.Sequence >= s.Changed && s.Current.Sequence >= s.Changed
 }
 
-// lacksFuture reports whether lists are to be signed ahead.
+// lacksFuture reports whether lists are to be signed ahead: after one that was made under the policy, which would withdraw them.
 func (p RevocationPolicy) lacksFuture(s shardState, now time.Time) bool {
-	return now.Before(p.Outage.Until) && s.Current != nil && s.Last.Sequence >= s.Changed && !s.Last.NextUpdate.After(p.Outage.Until)
+	return !now.Before(p.begins()) && now.Before(p.Outage.Until) && s.Current != nil && s.Last.Sequence >= s.Changed && !s.Last.NextUpdate.After(p.Outage.Until)
 }
 
 // shardStates returns the lists that are to be kept up, of these CAs or of all.

@@ -156,3 +156,37 @@ func TestAChangeWithdrawsWhatWasSignedAhead(t *testing.T) {
 		})
 	}
 }
+
+func TestAPolicyWithdrawsNothingOfItsOwn(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	root := w.createCA(t, acmeAdmin, nil)
+	w.crl(t, root)
+	w.run(t)
+	eventually(t, 5*time.Second, "it leads", w.Leads)
+	w.clock.advance(1500 * time.Millisecond) // a list of this second would say the same thisUpdate as one of the old policy
+	from := w.clock.Now()
+	w.set(t, root, outagePolicy(from, from.Add(24*time.Hour)))
+	staged := func() bool { return w.signedUntil(t, ca.ListScope{CAID: root.ID}).After(from.Add(24 * time.Hour)) }
+	for range 12 {
+		time.Sleep(100 * time.Millisecond) // the schedule looks within a second
+		if staged() {
+			break
+		}
+	}
+	w.clock.advance(500 * time.Millisecond)
+	eventually(t, 10*time.Second, "lists are signed until the end of the outage", staged)
+	time.Sleep(1100 * time.Millisecond)
+	now := 0
+	for _, l := range w.lists(t, root) {
+		if l.State == ca.ListWithdrawn {
+			t.Errorf("list %d was withdrawn", l.Number)
+		}
+		if !l.ThisUpdate.After(w.clock.Now()) {
+			now++
+		}
+	}
+	if now != 2 {
+		t.Errorf("%d lists for two policies", now)
+	}
+}

@@ -25,7 +25,7 @@ type Config struct {
 
 	DataDir         string        `name:"data-dir" env:"SIGNET_DATA_DIR" default:"./var" placeholder:"DIR" group:"Server" help:"Folder for what the server keeps itself: SQLite database, SoftHSM2 token and its PIN, secret key. Made with mode 0700; one server at a time uses it. Default: ./var."`
 	Listen          string        `name:"listen" env:"SIGNET_LISTEN" default:"127.0.0.1:8000" placeholder:"HOST:PORT" group:"Server" help:"Address to serve on. Port 0 takes a free one. Default: 127.0.0.1:8000."`
-	PublicURL       string        `name:"public-url" env:"SIGNET_PUBLIC_URL" placeholder:"URL" group:"Server" help:"Base of the CRL and issuer URLs written into certificates; relying parties must reach it. Default: made from the listen address."`
+	PublicURL       string        `name:"public-url" env:"SIGNET_PUBLIC_URL" placeholder:"URL" group:"Server" help:"Base of the CRL, OCSP and issuer URLs written into certificates; relying parties must reach it. Default: made from the listen address."`
 	TLSCert         string        `name:"tls-cert" env:"SIGNET_TLS_CERT" placeholder:"FILE" group:"Server" help:"PEM certificate chain of the server itself; turns on HTTPS, TLS 1.2 or later. Needs --tls-key."`
 	TLSKey          string        `name:"tls-key" env:"SIGNET_TLS_KEY" placeholder:"FILE" group:"Server" help:"PEM private key of --tls-cert."`
 	ShutdownTimeout time.Duration `name:"shutdown-timeout" env:"SIGNET_SHUTDOWN_TIMEOUT" default:"30s" group:"Server" help:"How long requests in flight may take to finish after SIGTERM."`
@@ -98,8 +98,14 @@ func (c *Config) check() error {
 		return usagef("--pkcs11-token %q has more than 32 bytes", c.PKCS11Token)
 	case c.PKCS11MaxSessions < 0:
 		return usagef("--pkcs11-max-sessions must not be negative")
-	case c.CRLRefresh+c.CRLOverlap > c.CRLValidity:
-		return usagef("--crl-refresh (%s) and --crl-overlap (%s) together must not be longer than --crl-validity (%s)", c.CRLRefresh, c.CRLOverlap, c.CRLValidity)
+	case c.CRLRefresh+c.CRLOverlap >= c.CRLValidity:
+		return usagef("--crl-refresh (%s) and --crl-overlap (%s) together must be shorter than --crl-validity (%s)", c.CRLRefresh, c.CRLOverlap, c.CRLValidity)
+	case c.CRLCoalesce > time.Minute: // the least overlap that a policy may have: a list must not lapse while it waits
+		return usagef("--crl-coalesce must not be longer than 1m")
+	case c.LeaseTTL < time.Second:
+		return usagef("--lease-ttl must be 1s or longer: it is renewed several times meanwhile")
+	case c.OCSPResponderValidity < time.Hour: // each renewal makes a key in the token
+		return usagef("--ocsp-responder-validity must be 1h or longer")
 	case c.OCSPCache < 0 || c.OCSPSigners < 0:
 		return usagef("--ocsp-cache and --ocsp-signers must not be negative")
 	case c.KeyDrillInterval < 0:
@@ -110,7 +116,7 @@ func (c *Config) check() error {
 	for name, d := range map[string]time.Duration{
 		"shutdown-timeout": c.ShutdownTimeout, "pkcs11-timeout": c.PKCS11Timeout, "pkcs11-patience": c.PKCS11Patience,
 		"crl-validity": c.CRLValidity, "crl-refresh": c.CRLRefresh, "crl-overlap": c.CRLOverlap, "crl-coalesce": c.CRLCoalesce,
-		"lease-ttl": c.LeaseTTL, "ocsp-validity": c.OCSPValidity, "ocsp-responder-validity": c.OCSPResponderValidity,
+		"ocsp-validity": c.OCSPValidity,
 		"access-token-ttl": c.AccessTokenTTL, "refresh-token-ttl": c.RefreshTokenTTL,
 	} {
 		if d <= 0 {

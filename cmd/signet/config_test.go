@@ -128,7 +128,11 @@ func TestAWrongSettingIsRefusedBeforeAnythingIsOpened(t *testing.T) {
 		{name: "no deadline", args: []string{"--pkcs11-timeout=0s"}, want: "longer than zero"},
 		{name: "negative life", args: []string{"--access-token-ttl=-1m"}, want: "longer than zero"},
 		{name: "duration without unit", args: []string{"--crl-validity=7"}, want: "expected duration"},
-		{name: "lists replaced before they are made", args: []string{"--crl-validity=25h", "--crl-refresh=24h", "--crl-overlap=2h"}, want: "must not be longer than"},
+		{name: "lists replaced before they are made", args: []string{"--crl-validity=25h", "--crl-refresh=24h", "--crl-overlap=2h"}, want: "must be shorter than"},
+		{name: "lists replaced when they end", args: []string{"--crl-validity=48h"}, want: "must be shorter than"},
+		{name: "lists that wait until they lapse", args: []string{"--crl-coalesce=2m"}, want: "not be longer than 1m"},
+		{name: "lease that nobody can renew", args: []string{"--lease-ttl=1ms"}, want: "1s or longer"},
+		{name: "responders that end at once", args: []string{"--ocsp-responder-validity=1m"}, want: "1h or longer"},
 		{name: "login rate without period", args: []string{"--login-rate=5"}, want: "is not N/second"},
 		{name: "login rate of nothing", args: []string{"--login-rate=0/minute"}, want: "is not N/second"},
 		{name: "login rate per day", args: []string{"--login-rate=5/day"}, want: "is not N/second"},
@@ -290,6 +294,7 @@ log-format: json
 |---|---|
 | ` + "`SIGNET_PKCS11_PIN`" + ` | ` + "`--pkcs11-pin-file`" + ` |
 | ` + "`SIGNET_SECRET_KEY`" + ` | ` + "`--secret-key-file`" + ` |
+| ` + "`SIGNET_WEBHOOK_SECRET`" + ` | ` + "`--webhook-secret-file`" + ` |
 
 A file is safer: other processes of the same user can read a process's environment, and child processes inherit it.
 `)
