@@ -53,8 +53,8 @@ func (c *checker) value(s *openapi3.Schema, v any, loc []any) any {
 	return c.object(s, v, loc)
 }
 
-// object checks the properties that the contract knows and leaves out the others. null for an optional property is the
-// same as its absence; a default stands for either.
+// object checks the properties that the contract knows and leaves out the others, unless the contract says that there are none,
+// and those that are only read. null for an optional property is the same as its absence; a default stands for either.
 func (c *checker) object(s *openapi3.Schema, v any, loc []any) any {
 	given, ok := v.(map[string]any)
 	if !ok {
@@ -66,10 +66,25 @@ func (c *checker) object(s *openapi3.Schema, v any, loc []any) any {
 	for name := range s.Properties {
 		names = append(names, name)
 	}
+	if only := s.AdditionalProperties.Has; only != nil && !*only {
+		for name := range given {
+			if s.Properties[name] == nil {
+				names = append(names, name)
+			}
+		}
+	}
 	slices.Sort(names) // problems come in the same order every time
 	for _, name := range names {
-		property, at := s.Properties[name].Value, append(slices.Clone(loc), name)
+		ref, at := s.Properties[name], append(slices.Clone(loc), name)
 		sent, present := given[name]
+		if ref == nil {
+			c.add("extra_forbidden", "Extra inputs are not permitted", at, echo(sent, 0))
+			continue
+		}
+		property := ref.Value
+		if property.ReadOnly {
+			continue
+		}
 		required := slices.Contains(s.Required, name)
 		switch {
 		case present && (sent != nil || required):

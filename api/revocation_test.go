@@ -178,6 +178,12 @@ func TestTheRevocationPolicyOfACA(t *testing.T) {
 	if fmt.Sprint(got) != fmt.Sprint(set) {
 		t.Errorf("read back %v, want %v", got, set)
 	}
+	for field, value := range got { // what was read can be sent back
+		set[field] = value
+	}
+	if a := admin.call(0, "PUT", at, set); a.status != http.StatusOK {
+		t.Errorf("sent back: %d %s", a.status, a.body)
+	}
 	again := admin.call(http.StatusOK, "PUT", at, object{"crl_shards": 5}).object(t)
 	if again["crl_shards"] != 5.0 || again["crl_validity"] != nil || again["crl_delta"] != false || again["ocsp_responder_id"] != "key" || again["outage"] != nil ||
 		fmt.Sprint(again["effective"]) != fmt.Sprint(server) {
@@ -202,6 +208,7 @@ func TestTheRevocationPolicyOfACA(t *testing.T) {
 		{"shards", object{"crl_shards": 1025}, 422},
 		{"shards below 0", object{"crl_shards": -1}, 422},
 		{"responder", object{"ocsp_responder_id": "nobody"}, 422},
+		{"a field that there is not", object{"outtage": object{"from": from, "until": until}}, 422},
 		{"half an outage", object{"outage": object{"from": from}}, 422},
 		{"an outage at no time", object{"outage": object{"from": "now", "until": "later"}}, 422},
 		{"an outage backwards", object{"outage": object{"from": until, "until": from}}, 400},
@@ -215,7 +222,7 @@ func TestTheRevocationPolicyOfACA(t *testing.T) {
 	root.nobody().call(http.StatusUnauthorized, "PUT", at, object{})
 	admin.call(http.StatusNotFound, "GET", path("/cas/4711/revocation-policy"), nil)
 	admin.call(http.StatusNotFound, "PUT", path("/cas/4711/revocation-policy"), object{})
-	if entries := admin.list("/api/v1/audit-logs/?action=ca_set_revocation_policy"); len(entries) != 2 {
+	if entries := admin.list("/api/v1/audit-logs/?action=ca_set_revocation_policy"); len(entries) != 3 {
 		t.Errorf("audited %v", entries)
 	}
 }

@@ -128,6 +128,7 @@ type Authority struct {
 	issuers   sync.Map      // issuerKey -> *signer.Issuer; a CA's certificate and key never change
 	drills    drillSlots
 	publisher *publisher
+	followed  *publisher // waits for what another replica publishes
 	lists     *listCache
 	slugs     sync.Map // slug -> CA id
 	policies  policyCache
@@ -146,6 +147,7 @@ func New(cfg Config) *Authority {
 	a.cfg.LeaseTTL = cmp.Or(cfg.LeaseTTL, defaultLeaseTTL)
 	a.drills.busy = map[string]drillSlot{}
 	a.publisher = newPublisher(cfg.CRLCoalesce, a.publishShards)
+	a.followed = newPublisher(0, a.awaitLeader)
 	a.lists = newListCache(cfg.Now)
 	a.lease.holder = rand.Text()
 	a.cfg.OCSP = cfg.OCSP.withDefaults()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -125,5 +126,40 @@ func (a *Authority) changedHere(caID int64, shard int, serial string) {
 	a.tell(caID, []string{serial})
 	if a.leads() {
 		a.publisher.request(caID, true, shard)
+	} else {
+		a.followed.request(caID, true, shard)
 	}
+}
+
+// followPoll is how often a replica looks whether the one that publishes has listed a change.
+const followPoll = 50 * time.Millisecond
+
+// awaitLeader waits until the replica that publishes has listed what is recorded in these shards by now, but not longer than a
+// relying party would. What readers then get is read anew.
+func (a *Authority) awaitLeader(ctx context.Context, caID int64, shards []int) error {
+	ctx, cancel := context.WithTimeout(ctx, publishWait)
+	defer cancel()
+	var wanted map[int]shardState
+	every(ctx, followPoll, func() {
+		all, err := a.shardStates(ctx, a.cfg.Now(), caID)
+		if err != nil {
+			return // the feed reports it
+		}
+		if wanted == nil {
+			wanted = all[caID]
+		}
+		if !slices.ContainsFunc(shards, func(shard int) bool { return !all[caID][shard].lists(wanted[shard].Changed) }) {
+			cancel()
+		}
+	})
+	for _, shard := range shards {
+		a.lists.drop(ListScope{CAID: caID, Shard: shard})
+		a.lists.drop(ListScope{CAID: caID, Shard: shard, Delta: true})
+	}
+	return nil
+}
+
+// lists reports whether the changes up to a sequence can be read, from the complete list or its delta.
+func (s shardState) lists(sequence int64) bool {
+	return s.Current != nil && s.Current.Sequence >= sequence || s.delta != nil && s.delta.Sequence >= sequence
 }

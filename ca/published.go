@@ -44,6 +44,7 @@ func (a *Authority) PublicList(ctx context.Context, slug string, shard int, delt
 		}
 	}
 	a.publisher.await(ctx, id, shard)
+	a.followed.await(ctx, id, shard)
 	if l := a.lists.fresh(s); l != nil && a.running.Load() { // otherwise nobody says when it is replaced
 		return l, nil
 	}

@@ -376,3 +376,33 @@ func TestAFailureOfOneCADoesNotKeepTheListOfAnother(t *testing.T) {
 	stores[1].all.Store(false)
 	eventually(t, 2*time.Second, "the other replica serves it", func() bool { return len(all[1].crl(t, one).RevokedCertificateEntries) == 1 })
 }
+
+func TestAReplicaThatDoesNotPublishShowsWhatItRevoked(t *testing.T) {
+	t.Parallel()
+	for name, delta := range map[string]bool{"complete lists": false, "deltas": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			all, _ := replicas(t, 2, 10*time.Second)
+			root := all[0].createCA(t, acmeAdmin, nil)
+			all[0].set(t, root, ca.RevocationPolicy{Delta: delta})
+			for _, w := range all {
+				w.run(t)
+			}
+			eventually(t, 5*time.Second, "one leads", func() bool { return len(leaders(all)) == 1 })
+			follower := all[1-leaders(all)[0]]
+			eventually(t, 5*time.Second, "there is a list", func() bool {
+				_, err := follower.PublicList(t.Context(), ca.Slug(root.Name, root.ID), 0, delta)
+				return err == nil
+			})
+			for range 3 {
+				time.Sleep(time.Second) // the publisher's interval
+				cert := follower.issue(t, acmeAdmin, root.ID)
+				follower.revoke(t, cert, "keyCompromise")
+				start := time.Now()
+				if _, listed := entry(follower.list(t, root, 0, delta), cert.Serial); !listed {
+					t.Errorf("the list after a revocation lacks it, after %s", time.Since(start))
+				}
+			}
+		})
+	}
+}

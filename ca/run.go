@@ -24,6 +24,7 @@ func (a *Authority) Run(ctx context.Context) {
 	}
 	work.Wait()
 	a.publisher.flush()
+	a.followed.flush()
 	a.ocsp.kept.flush()
 	a.endLease(ctx)
 	a.policies.forget() // nobody reads them again

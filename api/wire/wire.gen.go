@@ -992,6 +992,12 @@ type RevocationPolicyUpdate struct {
 
 	// Outage A time during which the token may be away; what must be signed then is signed before. Null for none.
 	Outage *Outage `json:"outage,omitempty"`
+
+	// UpdatedAt Left unread, so that what was read can be sent back.
+	UpdatedAt *string `json:"updated_at,omitempty"`
+
+	// Effective Left unread as well.
+	Effective *map[string]interface{} `json:"effective,omitempty"`
 }
 
 // RevokeRequest defines model for RevokeRequest.
