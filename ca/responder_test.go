@@ -319,3 +319,21 @@ func TestAnswersOfAnOutageAreReleasedOnTime(t *testing.T) {
 	restarted.revoke(t, leaf, "keyCompromise")
 	restarted.wantRefusal(t, root, plain(t, root, leaf.Serial), later) // what was signed ahead is not true any more
 }
+
+func TestNothingIsCertifiedInTheLastMinuteOfACA(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.createCA(t, superuser, func(r *ca.CreateCARequest) { r.ValidDays = 1 })
+	told, untold := w.issue(t, superuser, c.ID), w.issue(t, superuser, c.ID)
+	w.clock.advance(c.NotAfter.Sub(w.clock.Now()) - 2*time.Minute)
+	w.status(t, c, told.Serial)
+	before := w.keys.signatures(c.KeyID)
+	w.clock.advance(90 * time.Second)
+	for range 3 {
+		w.wantRefusal(t, c, plain(t, c, untold.Serial), unauthorized)
+	}
+	w.status(t, c, told.Serial) // what was signed before goes on to be valid
+	if n := w.keys.signatures(c.KeyID) - before; n != 0 {
+		t.Errorf("requests made the key of the CA sign %d times", n)
+	}
+}
