@@ -465,3 +465,25 @@ func TestTheTrailNamesEachList(t *testing.T) {
 		t.Errorf("details:\n%s", details)
 	}
 }
+
+func TestAClockThatIsSetBackDoesNotMakeListsAllTheTime(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	root := w.createCA(t, acmeAdmin, nil)
+	w.run(t)
+	w.clock.advance(time.Hour)
+	w.set(t, root, ca.RevocationPolicy{Shards: 1})
+	eventually(t, 5*time.Second, "the lists follow the policy", func() bool { return len(w.lists(t, root)) == 3 })
+	w.clock.advance(-time.Hour)
+	time.Sleep(2500 * time.Millisecond) // the schedule looks twice
+	lists := w.lists(t, root)
+	if len(lists) > 4 { // the shard had none at that time
+		t.Errorf("%d lists", len(lists))
+	}
+	cert := w.issue(t, acmeAdmin, root.ID)
+	w.revoke(t, cert, "")
+	eventually(t, 5*time.Second, "a revocation is published", func() bool {
+		_, listed := entry(w.list(t, root, cert.CRLShard, false), cert.Serial)
+		return listed
+	})
+}

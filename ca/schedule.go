@@ -25,7 +25,7 @@ const (
 func (p RevocationPolicy) needs(s shardState, now time.Time) need {
 	current := s.Current
 	switch {
-	case current == nil, current.ThisUpdate.Before(p.UpdatedAt):
+	case current == nil, current.ThisUpdate.Before(p.UpdatedAt) && !p.UpdatedAt.After(now): // the clock may have been set back
 		return needComplete
 	case s.signedAhead(p.Outage, now):
 		return needNothing // what is to be served until the token is back
