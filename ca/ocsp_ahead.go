@@ -16,7 +16,7 @@ const (
 	aheadBatch = 32
 	// aheadCAs is how many CAs have answers signed ahead at once.
 	aheadCAs = 2
-	// aheadRest is how many times as long as it took a look is followed by none.
+	// aheadRest is how many times as long as it took the store a look is followed by none.
 	aheadRest = 10
 	// maxAheadPause is the longest time between two looks for what has no answer.
 	maxAheadPause = 30 * time.Second
@@ -66,10 +66,10 @@ func (d *aheadDesk) begin(caID int64, p RevocationPolicy, now time.Time) *ahead 
 	return w
 }
 
-func (d *aheadDesk) end(w *ahead, took time.Duration) {
+func (d *aheadDesk) end(w *ahead, looked time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	w.busy, w.rest = false, time.Now().Add(aheadRest*took)
+	w.busy, w.rest = false, time.Now().Add(aheadRest*looked)
 }
 
 // signAnswersAhead keeps an answer about every certificate of the CAs that want it so, and answers of the time to come for
@@ -107,15 +107,14 @@ func (a *Authority) signAnswersAhead(ctx context.Context) {
 }
 
 func (a *Authority) lookAhead(ctx context.Context, caID int64, p RevocationPolicy, w *ahead) {
-	start := time.Now()
-	defer func() { a.ocsp.ahead.end(w, time.Since(start)) }()
+	var looked time.Duration
+	defer func() { a.ocsp.ahead.end(w, looked) }()
 	release, err := take(ctx, a.ocsp.ahead.slots)
 	if err != nil {
 		return
 	}
 	defer release()
-	start = time.Now()
-	switch err := a.signMissing(ctx, caID, p); {
+	switch looked, err = a.signMissing(ctx, caID, p); {
 	case err == nil, errors.Is(err, errNoResponder):
 		w.failing.end()
 	case ctx.Err() == nil:
@@ -162,68 +161,70 @@ func (p RevocationPolicy) steps(now, ends time.Time) (all []aheadStep) {
 	return all
 }
 
-// signMissing signs the answers that a CA does not have yet.
-func (a *Authority) signMissing(ctx context.Context, caID int64, p RevocationPolicy) error {
+// signMissing signs the answers that a CA does not have yet. It returns how long it looked for them, signatures aside.
+func (a *Authority) signMissing(ctx context.Context, caID int64, p RevocationPolicy) (looked time.Duration, err error) {
 	c, err := a.cfg.Store.PublicCA(ctx, caID)
 	if err != nil {
-		return fmt.Errorf("find CA: %w", err)
+		return 0, fmt.Errorf("find CA: %w", err)
 	}
 	s, err := a.subject(ctx, Slug(c.Name, c.ID))
 	if err != nil {
-		return err
+		return 0, err
 	}
 	responder, err := a.cfg.Store.LatestResponder(ctx, caID)
 	if fault.Is(err, fault.NotFound) {
-		return nil // it is about to be certified, and tells us
+		return 0, nil // it is about to be certified, and tells us
 	}
 	if err != nil {
-		return fmt.Errorf("find OCSP responder: %w", err)
+		return 0, fmt.Errorf("find OCSP responder: %w", err)
 	}
 	for _, step := range p.steps(a.cfg.Now(), responder.NotAfter) {
 		for _, hash := range []crypto.Hash{crypto.SHA1, crypto.SHA256} {
-			if err := a.signStep(ctx, s, p, hash, step); err != nil {
-				return err
+			took, err := a.signStep(ctx, s, p, hash, step)
+			if looked += took; err != nil {
+				return looked, err
 			}
 		}
 	}
-	return nil
+	return looked, nil
 }
 
 // signStep signs the answers that are missing at one time.
-func (a *Authority) signStep(ctx context.Context, s *subject, p RevocationPolicy, hash crypto.Hash, step aheadStep) error {
+func (a *Authority) signStep(ctx context.Context, s *subject, p RevocationPolicy, hash crypto.Hash, step aheadStep) (looked time.Duration, err error) {
 	p.OCSPValidity = step.validity
 	for after := ""; a.leads(); {
 		start := time.Now()
 		serials, err := a.cfg.Store.Unanswered(ctx, s.id, hash, step.at, step.left, after, aheadBatch)
+		looked += time.Since(start)
 		if err != nil {
-			return fmt.Errorf("list certificates without OCSP answer: %w", err)
+			return looked, fmt.Errorf("list certificates without OCSP answer: %w", err)
 		}
 		batch := make([]SignedAnswer, 0, len(serials))
 		for _, serial := range serials {
 			after = serial
 			status, err := a.cfg.Store.SerialStatus(ctx, s.id, serial)
 			if err != nil {
-				return fmt.Errorf("find status of serial %s: %w", serial, err)
+				return looked, fmt.Errorf("find status of serial %s: %w", serial, err)
 			}
 			signed, err := a.signAnswer(ctx, s, statusKey{s.id, hash, serial}, status, p, step.at)
 			if err != nil {
-				return err
+				return looked, err
 			}
 			batch = append(batch, signed)
 		}
 		if len(batch) > 0 {
 			if err := a.cfg.Store.KeepAnswers(ctx, batch); err != nil {
-				return fmt.Errorf("store OCSP answers: %w", err)
+				return looked, fmt.Errorf("store OCSP answers: %w", err)
 			}
 		}
 		if len(serials) < aheadBatch {
-			return nil
+			return looked, nil
 		}
 		select {
 		case <-time.After(time.Since(start)):
 		case <-ctx.Done():
-			return ctx.Err()
+			return looked, ctx.Err()
 		}
 	}
-	return nil
+	return looked, nil
 }

@@ -337,3 +337,29 @@ func TestNothingIsCertifiedInTheLastMinuteOfACA(t *testing.T) {
 		t.Errorf("requests made the key of the CA sign %d times", n)
 	}
 }
+
+func TestSigningAheadTakesNoRestFromSigning(t *testing.T) {
+	t.Parallel()
+	s := newStuckStore()
+	w := newWorldOn(t, s)
+	s.Now = w.clock.Now
+	root := w.createCA(t, superuser, nil)
+	var leaves []ca.Issued
+	for range 40 {
+		leaves = append(leaves, w.issue(t, superuser, root.ID))
+	}
+	w.set(t, root, ca.RevocationPolicy{Presign: true})
+	s.on("KeepAnswers", func() error { time.Sleep(500 * time.Millisecond); return nil }) // a slow token
+	w.run(t)
+	answered := func(serial string) func() bool {
+		return func() bool {
+			_, err := s.Answer(t.Context(), root.ID, serial, crypto.SHA256, w.clock.Now())
+			return err == nil
+		}
+	}
+	for _, leaf := range leaves {
+		eventually(t, 20*time.Second, "it is answered", answered(leaf.Serial))
+	}
+	w.revoke(t, leaves[0], "superseded")
+	eventually(t, 5*time.Second, "it is answered anew", answered(leaves[0].Serial))
+}
