@@ -19,7 +19,7 @@ const (
 	aheadLook  = 500
 	// aheadCAs is how many CAs have answers signed ahead at once.
 	aheadCAs = 2
-	// aheadRest is how many times as long as it took a look is followed by none.
+	// aheadRest is how many times as long as it took the store a look is followed by none.
 	aheadRest = 10
 	// maxAheadPause is the longest time between two looks for what has no answer.
 	maxAheadPause = 30 * time.Second
@@ -69,10 +69,10 @@ func (d *aheadDesk) begin(caID int64, p RevocationPolicy, now time.Time) *ahead 
 	return w
 }
 
-func (d *aheadDesk) end(w *ahead, took time.Duration) {
+func (d *aheadDesk) end(w *ahead, looked time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	w.busy, w.rest = false, time.Now().Add(aheadRest*took)
+	w.busy, w.rest = false, time.Now().Add(aheadRest*looked)
 }
 
 // signAnswersAhead keeps an answer about every certificate of the CAs that want it so, and answers of the time to come for
@@ -110,15 +110,14 @@ func (a *Authority) signAnswersAhead(ctx context.Context) {
 }
 
 func (a *Authority) lookAhead(ctx context.Context, caID int64, p RevocationPolicy, w *ahead) {
-	start := time.Now()
-	defer func() { a.ocsp.ahead.end(w, time.Since(start)) }()
+	var looked time.Duration
+	defer func() { a.ocsp.ahead.end(w, looked) }()
 	release, err := take(ctx, a.ocsp.ahead.slots)
 	if err != nil {
 		return
 	}
 	defer release()
-	start = time.Now()
-	switch err := a.signMissing(ctx, caID, p); {
+	switch looked, err = a.signMissing(ctx, caID, p); {
 	case err == nil, errors.Is(err, errNoResponder):
 		w.failing.end()
 	case ctx.Err() == nil:
@@ -165,60 +164,62 @@ func (p RevocationPolicy) steps(now, ends time.Time) (all []aheadStep) {
 	return all
 }
 
-// signMissing signs the answers that a CA does not have yet.
-func (a *Authority) signMissing(ctx context.Context, caID int64, p RevocationPolicy) error {
+// signMissing signs the answers that a CA does not have yet. It returns how long it looked for them, signatures aside.
+func (a *Authority) signMissing(ctx context.Context, caID int64, p RevocationPolicy) (looked time.Duration, err error) {
 	c, err := a.cfg.Store.PublicCA(ctx, caID)
 	if err != nil {
-		return fmt.Errorf("find CA: %w", err)
+		return 0, fmt.Errorf("find CA: %w", err)
 	}
 	s, err := a.subject(ctx, Slug(c.Name, c.ID))
 	if err != nil {
-		return err
+		return 0, err
 	}
 	responder, err := a.cfg.Store.LatestResponder(ctx, caID)
 	if fault.Is(err, fault.NotFound) {
-		return nil // it is about to be certified, and tells us
+		return 0, nil // it is about to be certified, and tells us
 	}
 	if err != nil {
-		return fmt.Errorf("find OCSP responder: %w", err)
+		return 0, fmt.Errorf("find OCSP responder: %w", err)
 	}
 	for _, step := range p.steps(a.cfg.Now(), responder.NotAfter) {
 		for _, hash := range []crypto.Hash{crypto.SHA1, crypto.SHA256} {
-			if err := a.signStep(ctx, s, p, hash, step); err != nil {
-				return err
+			took, err := a.signStep(ctx, s, p, hash, step)
+			if looked += took; err != nil {
+				return looked, err
 			}
 		}
 	}
-	return nil
+	return looked, nil
 }
 
 // signStep signs the answers that are missing at one time.
-func (a *Authority) signStep(ctx context.Context, s *subject, p RevocationPolicy, hash crypto.Hash, step aheadStep) error {
+func (a *Authority) signStep(ctx context.Context, s *subject, p RevocationPolicy, hash crypto.Hash, step aheadStep) (looked time.Duration, err error) {
 	p.OCSPValidity = step.validity
 	for after := ""; a.leads(); {
 		start := time.Now()
 		serials, last, err := a.cfg.Store.Unanswered(ctx, s.id, hash, step.at, step.left, after, aheadLook)
+		looked += time.Since(start)
 		if err != nil {
-			return fmt.Errorf("list certificates without OCSP answer: %w", err)
+			return looked, fmt.Errorf("list certificates without OCSP answer: %w", err)
 		}
 		for batch := range slices.Chunk(serials, aheadBatch) {
 			if err := a.signBatch(ctx, s, p, hash, step.at, batch); err != nil {
-				return err
+				return looked, err
 			}
 			if err := pause(ctx, time.Since(start)); err != nil {
-				return err
+				return looked, err
 			}
 			start = time.Now()
 		}
 		if last == "" {
-			return nil
+			return looked, nil
 		}
 		if err := pause(ctx, time.Since(start)); err != nil {
-			return err
+			return looked, err
 		}
 		after = last
 	}
-	return nil
+	return looked, nil
 }
 
 // signBatch signs and stores one answer about each serial number.

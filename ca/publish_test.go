@@ -465,3 +465,54 @@ func TestTheTrailNamesEachList(t *testing.T) {
 		t.Errorf("details:\n%s", details)
 	}
 }
+
+func TestAClockThatIsSetBackDoesNotMakeListsAllTheTime(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	root := w.createCA(t, acmeAdmin, nil)
+	w.run(t)
+	w.clock.advance(time.Hour)
+	w.set(t, root, ca.RevocationPolicy{Shards: 1})
+	eventually(t, 5*time.Second, "the lists follow the policy", func() bool { return len(w.lists(t, root)) == 3 })
+	w.clock.advance(-time.Hour)
+	time.Sleep(2500 * time.Millisecond) // the schedule looks twice
+	lists := w.lists(t, root)
+	if len(lists) > 4 { // the shard had none at that time
+		t.Errorf("%d lists", len(lists))
+	}
+	cert := w.issue(t, acmeAdmin, root.ID)
+	w.revoke(t, cert, "")
+	eventually(t, 5*time.Second, "a revocation is published", func() bool {
+		_, listed := entry(w.list(t, root, cert.CRLShard, false), cert.Serial)
+		return listed
+	})
+}
+
+func TestAChangeDoesNotWaitForTheListsOfEveryShard(t *testing.T) {
+	t.Parallel()
+	s := newStuckStore()
+	w := newWorldOn(t, s)
+	root := w.createCA(t, acmeAdmin, nil)
+	w.set(t, root, ca.RevocationPolicy{Shards: 300})
+	var cert ca.Issued
+	for cert.CRLShard < 200 {
+		cert = w.issue(t, acmeAdmin, root.ID)
+	}
+	eventually(t, 10*time.Second, "every shard has a list", func() bool { return len(w.lists(t, root)) >= 301 })
+	before := len(w.lists(t, root))
+	s.on("CompleteLists", func() error { time.Sleep(10 * time.Millisecond); return nil })
+	w.clock.advance(25 * time.Hour) // all of them are due
+	w.run(t)
+	eventually(t, 5*time.Second, "the schedule is busy", func() bool { return len(w.lists(t, root)) > before })
+	start := time.Now()
+	w.revoke(t, cert, "")
+	eventually(t, 10*time.Second, "a revocation is published", func() bool {
+		_, listed := entry(w.list(t, root, cert.CRLShard, false), cert.Serial)
+		return listed
+	})
+	if took := time.Since(start); took > 1500*time.Millisecond {
+		t.Errorf("it took %s", took)
+	}
+	eventually(t, 10*time.Second, "every shard has another list", func() bool { return len(w.lists(t, root)) > before+300 })
+	w.wantNumbers(t, root)
+}

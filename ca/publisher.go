@@ -1,6 +1,7 @@
 package ca
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -16,6 +17,8 @@ const (
 	// minPublishPause and maxPublishPause bound the pause after a publication that failed; it doubles.
 	minPublishPause = time.Second
 	maxPublishPause = 30 * time.Second
+	// busyShards is how many lists of a CA are made in one turn: a change must not wait for hundreds that are due by the schedule.
+	busyShards = 32
 )
 
 // publisher queues publications. A CA has one at a time, as its lists share one sequence of numbers. A shard that changes all
@@ -141,15 +144,24 @@ func (p *publisher) serve(caID int64, q *publishQueue) {
 	}
 }
 
-// next starts what may start now and returns its shards. Without any it returns how long the next one has to wait, or less than
-// nothing when there is none and the queue is idle.
+// next starts what may start now, changes before the rest, and returns its shards. Without any it returns how long the next one has
+// to wait, or less than nothing when there is none and the queue is idle.
 func (p *publisher) next(q *publishQueue) (shards []int, wait time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
 	wait = -1
 	q.running = map[int]*publication{}
-	for _, shard := range slices.Sorted(maps.Keys(q.wanted)) {
+	changesFirst := func(one, two int) int {
+		if c := q.wanted[one].changed; c != q.wanted[two].changed {
+			if c {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Compare(one, two)
+	}
+	for _, shard := range slices.SortedFunc(maps.Keys(q.wanted), changesFirst) {
 		w := q.wanted[shard]
 		left := q.startOf(w).Sub(now)
 		if p.flushing && left > 0 {
@@ -161,6 +173,7 @@ func (p *publisher) next(q *publishQueue) (shards []int, wait time.Duration) {
 			}
 		}
 		switch {
+		case left <= 0 && len(shards) == busyShards: // the next turn
 		case left <= 0:
 			delete(q.wanted, shard)
 			q.running[shard], q.started[shard] = w, now

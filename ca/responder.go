@@ -102,9 +102,10 @@ func (a *Authority) renewResponder(ctx context.Context, c CA, p RevocationPolicy
 	}
 }
 
-// stillSigns reports whether a CA can certify a responder and should: a deleted one does while its lists are kept up.
+// stillSigns reports whether a CA can certify a responder and should: a deleted one does while its lists are kept up. Nothing is
+// signed with a responder in its last minute, which would be certified again for each answer when that of the CA has come.
 func (a *Authority) stillSigns(ctx context.Context, c CA, now time.Time) (bool, error) {
-	if c.KeyDestroyedAt != nil || !now.Before(c.NotAfter) {
+	if c.KeyDestroyedAt != nil || !now.Before(c.NotAfter.Add(-lastMinute)) {
 		return false, nil
 	}
 	if c.DeletedAt == nil {

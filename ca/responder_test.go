@@ -319,3 +319,47 @@ func TestAnswersOfAnOutageAreReleasedOnTime(t *testing.T) {
 	restarted.revoke(t, leaf, "keyCompromise")
 	restarted.wantRefusal(t, root, plain(t, root, leaf.Serial), later) // what was signed ahead is not true any more
 }
+
+func TestNothingIsCertifiedInTheLastMinuteOfACA(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.createCA(t, superuser, func(r *ca.CreateCARequest) { r.ValidDays = 1 })
+	told, untold := w.issue(t, superuser, c.ID), w.issue(t, superuser, c.ID)
+	w.clock.advance(c.NotAfter.Sub(w.clock.Now()) - 2*time.Minute)
+	w.status(t, c, told.Serial)
+	before := w.keys.signatures(c.KeyID)
+	w.clock.advance(90 * time.Second)
+	for range 3 {
+		w.wantRefusal(t, c, plain(t, c, untold.Serial), unauthorized)
+	}
+	w.status(t, c, told.Serial) // what was signed before goes on to be valid
+	if n := w.keys.signatures(c.KeyID) - before; n != 0 {
+		t.Errorf("requests made the key of the CA sign %d times", n)
+	}
+}
+
+func TestSigningAheadTakesNoRestFromSigning(t *testing.T) {
+	t.Parallel()
+	s := newStuckStore()
+	w := newWorldOn(t, s)
+	s.Now = w.clock.Now
+	root := w.createCA(t, superuser, nil)
+	var leaves []ca.Issued
+	for range 40 {
+		leaves = append(leaves, w.issue(t, superuser, root.ID))
+	}
+	w.set(t, root, ca.RevocationPolicy{Presign: true})
+	s.on("KeepAnswers", func() error { time.Sleep(500 * time.Millisecond); return nil }) // a slow token
+	w.run(t)
+	answered := func(serial string) func() bool {
+		return func() bool {
+			_, err := s.Answer(t.Context(), root.ID, serial, crypto.SHA256, w.clock.Now())
+			return err == nil
+		}
+	}
+	for _, leaf := range leaves {
+		eventually(t, 20*time.Second, "it is answered", answered(leaf.Serial))
+	}
+	w.revoke(t, leaves[0], "superseded")
+	eventually(t, 5*time.Second, "it is answered anew", answered(leaves[0].Serial))
+}

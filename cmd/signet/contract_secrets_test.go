@@ -21,6 +21,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/miekg/pkcs11"
 
@@ -247,7 +248,10 @@ func secretWorkload(t *testing.T, w *world) (secrets []secret, known []byte) {
 func TestContractTheTokenGivesItsOwnerNoCAKey(t *testing.T) {
 	w := newWorld(t, "sqlite")
 	for _, kind := range []string{"rsa", "ec", "ed25519"} {
-		w.root(t).ca(w.unique(kind), object{"key_type": kind, "key_size": map[string]any{"rsa": 2048}[kind]}).want(http.StatusCreated)
+		made := w.root(t).ca(w.unique(kind), object{"key_type": kind, "key_size": map[string]any{"rsa": 2048}[kind]}).want(http.StatusCreated)
+		eventually(t, 30*time.Second, "the responder has its key", func() bool {
+			return w.root(t).ask("GET", fmt.Sprintf("/api/v1/cas/%d/ocsp", made.id()), nil).status == http.StatusOK
+		})
 	}
 	dir := w.site.args[slices.Index(w.site.args, "--data-dir")+1] + "/softhsm"
 	t.Setenv("SOFTHSM2_CONF", "") // is put back after the test
@@ -271,7 +275,7 @@ func TestContractTheTokenGivesItsOwnerNoCAKey(t *testing.T) {
 	if err := module.FindObjectsFinal(session); err != nil {
 		t.Fatal(err)
 	}
-	equal(t, "private keys: three of CAs, and that of the health check", len(keys), 4)
+	equal(t, "private keys: three of CAs, three of their OCSP responders, and that of the health check", len(keys), 7)
 	for _, key := range keys {
 		for name, attribute := range map[string]uint{"CKA_VALUE": pkcs11.CKA_VALUE, "CKA_PRIVATE_EXPONENT": pkcs11.CKA_PRIVATE_EXPONENT, "CKA_PRIME_1": pkcs11.CKA_PRIME_1} {
 			got, err := module.GetAttributeValue(session, key, []*pkcs11.Attribute{pkcs11.NewAttribute(attribute, nil)})
