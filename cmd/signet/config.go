@@ -116,7 +116,7 @@ func (c *Config) check() error {
 	for name, d := range map[string]time.Duration{
 		"shutdown-timeout": c.ShutdownTimeout, "pkcs11-timeout": c.PKCS11Timeout, "pkcs11-patience": c.PKCS11Patience,
 		"crl-validity": c.CRLValidity, "crl-refresh": c.CRLRefresh, "crl-overlap": c.CRLOverlap, "crl-coalesce": c.CRLCoalesce,
-		"ocsp-validity": c.OCSPValidity,
+		"ocsp-validity":    c.OCSPValidity,
 		"access-token-ttl": c.AccessTokenTTL, "refresh-token-ttl": c.RefreshTokenTTL,
 	} {
 		if d <= 0 {
