@@ -39,8 +39,9 @@ bench: ## every benchmark (BENCHTIME=1s)
 
 bench-revocation: ## a CA with 10k, 100k and 1M revoked certificates on PostgreSQL, and anonymous traffic (some minutes)
 	@scripts/setup test
-	go test -run '^$$' -bench '^BenchmarkRevocation' -benchtime 50x -timeout 1h ./cmd/signet
-	go test -run '^$$' -bench '^BenchmarkPublic' -benchtime 3s ./api
+	go test -run '^$$' -bench '^BenchmarkRevocation$$' -benchtime 50x -timeout 1h ./cmd/signet
+	go test -run '^$$' -bench '^BenchmarkRevocationAnonymous$$' -benchtime 5000x ./cmd/signet
+	go test -run '^$$' -bench '^BenchmarkFleet$$' -benchtime 2s -count 5 ./api
 
 fuzz: ## every fuzz target for a while (FUZZTIME=10s)
 	@set -e; for package in $$(go list ./...); do \

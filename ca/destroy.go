@@ -14,7 +14,8 @@ import (
 
 // DestroyKey ends the key of a CA that is deleted or revoked, for good: superusers and operators only. The trail says
 // that it is going to happen before it does, and afterwards what came of it; the token is asked again whether the key
-// is gone. From then on the CA signs nothing, no CRL either. Called again after a crash it finishes the ceremony.
+// is gone. From then on the CA signs nothing, no CRL either; its OCSP responder answers until its own certificate ends, and
+// then its key is destroyed too. Called again after a crash it finishes the ceremony.
 func (a *Authority) DestroyKey(ctx context.Context, caller policy.Caller, id int64) (CA, error) {
 	c, err := a.cfg.Store.PublicCA(ctx, id)
 	if err != nil {

@@ -2,6 +2,7 @@ package ca
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -17,9 +18,6 @@ const (
 	feedTimeout = 10 * time.Second
 	// feedBatch is how many changes are read at once.
 	feedBatch = 5000
-	// feedOverlap is how many changes from before the first look are told too: one that came while the replica started must
-	// not be missed.
-	feedOverlap = 64
 )
 
 // changed is told which serial numbers of a CA were revoked, held, released or given another reason, on whichever replica:
@@ -68,30 +66,30 @@ func (a *Authority) look(ctx context.Context) error {
 	}
 	a.feed.mu.Lock()
 	defer a.feed.mu.Unlock()
-	first := a.feed.seen == nil
-	if first {
+	if a.feed.seen == nil {
 		a.feed.seen = make(map[int64]RevocationState, len(states))
+		for _, s := range states {
+			a.feed.seen[s.CAID] = RevocationState{CAID: s.CAID, Sequence: s.Sequence}
+		}
+		a.ocsp.answers.clear() // what was answered while nobody followed may have changed since
 	}
 	var numbered []int64
 	for _, s := range states {
-		was, known := a.feed.seen[s.CAID]
-		if !known && first {
-			was.Sequence = max(0, s.Sequence-feedOverlap)
+		if err = a.catchUp(ctx, s); err != nil {
+			break
 		}
-		if err := a.catchUp(ctx, s, was.Sequence); err != nil {
-			return err
-		}
-		if s.CRLNumber != was.CRLNumber {
+		if s.CRLNumber != a.feed.seen[s.CAID].CRLNumber {
 			numbered = append(numbered, s.CAID)
 		}
 		a.feed.seen[s.CAID] = s
 	}
-	return a.dropReplaced(ctx, numbered)
+	return errors.Join(err, a.dropReplaced(ctx, numbered)) // they count as seen
 }
 
-// catchUp tells what changed in a CA after a sequence.
-func (a *Authority) catchUp(ctx context.Context, s RevocationState, after int64) error {
-	for after < s.Sequence {
+// catchUp tells what changed in a CA since the last look. What was told is not told again when it fails half-way.
+func (a *Authority) catchUp(ctx context.Context, s RevocationState) error {
+	seen := a.feed.seen[s.CAID]
+	for after := seen.Sequence; after < s.Sequence; {
 		entries, err := a.cfg.Store.ChangedSerials(ctx, s.CAID, after, feedBatch)
 		if err != nil {
 			return fmt.Errorf("read changes of CA %d: %w", s.CAID, err)
@@ -108,9 +106,11 @@ func (a *Authority) catchUp(ctx context.Context, s RevocationState, after int64)
 		a.tell(s.CAID, serials)
 		if a.leads() {
 			for shard := range shards {
-				a.publisher.request(s.CAID, false, shard)
+				a.publisher.request(s.CAID, true, shard)
 			}
 		}
+		seen.CAID, seen.Sequence = s.CAID, after
+		a.feed.seen[s.CAID] = seen
 	}
 	return nil
 }

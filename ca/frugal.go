@@ -5,32 +5,42 @@ import (
 	"sync"
 )
 
-// frugalFrom is the size from which a list is a burden: it is in memory a few times while it is signed and stored, beside the
-// list before, and a garbage collector that waits until the heap has doubled would keep as much again.
-const frugalFrom = 8 << 20
+// longList is how many entries make a list a burden, about 8 MB: it is in memory twice when it is joined, beside the list
+// before. A garbage collector that waits until the heap has doubled would keep as much again.
+const longList = 200_000
 
-var saving struct {
+var frugal struct {
 	sync.Mutex
-	lists   int // being made
+	lists   int // long ones being made
 	percent int // of the garbage collector otherwise
 }
 
-// frugal makes the garbage collector keep the heap small while a list of so many octets is made, until the function that it returns
-// is called.
-func frugal(size int) (done func()) {
-	if size < frugalFrom {
-		return func() {}
+// frugality makes the garbage collector keep the heap small while a long list is made.
+type frugality struct{ on bool }
+
+// expect says how many entries the list has, as soon as it is known and whenever there are more.
+func (f *frugality) expect(entries int) {
+	if f.on || entries < longList {
+		return
 	}
-	saving.Lock()
-	defer saving.Unlock()
-	if saving.lists++; saving.lists == 1 {
-		saving.percent = debug.SetGCPercent(20)
+	f.on = true
+	frugal.Lock()
+	defer frugal.Unlock()
+	if frugal.lists++; frugal.lists == 1 {
+		frugal.percent = debug.SetGCPercent(20)
 	}
-	return func() {
-		saving.Lock()
-		defer saving.Unlock()
-		if saving.lists--; saving.lists == 0 {
-			debug.SetGCPercent(saving.percent)
-		}
+}
+
+// end is called when the list has taken the place of the one before, or failed.
+func (f *frugality) end() {
+	if !f.on {
+		return
+	}
+	f.on = false
+	debug.FreeOSMemory() // the list before is not needed any more; there are few pointers in a list, so that it takes little time
+	frugal.Lock()
+	defer frugal.Unlock()
+	if frugal.lists--; frugal.lists == 0 {
+		debug.SetGCPercent(frugal.percent)
 	}
 }

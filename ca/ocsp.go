@@ -67,6 +67,7 @@ type answerDesk struct {
 	ahead   aheadDesk
 	budget  *budget
 	signing chan struct{} // signatures at once that requests wait for
+	waiting atomic.Int64  // requests for a slot of signing
 	looking chan struct{} // serial numbers that are looked up at once
 }
 

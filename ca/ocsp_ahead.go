@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,8 +13,10 @@ import (
 )
 
 const (
-	// aheadBatch is how many answers are signed ahead before issuance is let in again.
+	// aheadBatch is how many answers are signed ahead before as long a pause as that took, and aheadLook how many certificates
+	// are looked at for those that need one.
 	aheadBatch = 32
+	aheadLook  = 500
 	// aheadCAs is how many CAs have answers signed ahead at once.
 	aheadCAs = 2
 	// aheadRest is how many times as long as it took a look is followed by none.
@@ -194,36 +197,56 @@ func (a *Authority) signStep(ctx context.Context, s *subject, p RevocationPolicy
 	p.OCSPValidity = step.validity
 	for after := ""; a.leads(); {
 		start := time.Now()
-		serials, err := a.cfg.Store.Unanswered(ctx, s.id, hash, step.at, step.left, after, aheadBatch)
+		serials, last, err := a.cfg.Store.Unanswered(ctx, s.id, hash, step.at, step.left, after, aheadLook)
 		if err != nil {
 			return fmt.Errorf("list certificates without OCSP answer: %w", err)
 		}
-		batch := make([]SignedAnswer, 0, len(serials))
-		for _, serial := range serials {
-			after = serial
-			status, err := a.cfg.Store.SerialStatus(ctx, s.id, serial)
-			if err != nil {
-				return fmt.Errorf("find status of serial %s: %w", serial, err)
-			}
-			signed, err := a.signAnswer(ctx, s, statusKey{s.id, hash, serial}, status, p, step.at)
-			if err != nil {
+		for batch := range slices.Chunk(serials, aheadBatch) {
+			if err := a.signBatch(ctx, s, p, hash, step.at, batch); err != nil {
 				return err
 			}
-			batch = append(batch, signed)
-		}
-		if len(batch) > 0 {
-			if err := a.cfg.Store.KeepAnswers(ctx, batch); err != nil {
-				return fmt.Errorf("store OCSP answers: %w", err)
+			if err := pause(ctx, time.Since(start)); err != nil {
+				return err
 			}
+			start = time.Now()
 		}
-		if len(serials) < aheadBatch {
+		if last == "" {
 			return nil
 		}
-		select {
-		case <-time.After(time.Since(start)):
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := pause(ctx, time.Since(start)); err != nil {
+			return err
 		}
+		after = last
 	}
 	return nil
+}
+
+// signBatch signs and stores one answer about each serial number.
+func (a *Authority) signBatch(ctx context.Context, s *subject, p RevocationPolicy, hash crypto.Hash, at time.Time, serials []string) error {
+	batch := make([]SignedAnswer, len(serials))
+	for i, serial := range serials {
+		status, err := a.cfg.Store.SerialStatus(ctx, s.id, serial)
+		if err != nil {
+			return fmt.Errorf("find status of serial %s: %w", serial, err)
+		}
+		if batch[i], err = a.signAnswer(ctx, s, statusKey{s.id, hash, serial}, status, p, at); err != nil {
+			return err
+		}
+	}
+	if err := a.cfg.Store.KeepAnswers(ctx, batch); err != nil {
+		return fmt.Errorf("store OCSP answers: %w", err)
+	}
+	return nil
+}
+
+// pause waits, unless ctx ends.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }

@@ -136,7 +136,7 @@ func (a *Authority) lookUp(ctx context.Context, s *subject, serial string) (Seri
 
 // unknownAnswer says that a serial number was never issued. There is no end of such numbers, so each costs its client.
 func (a *Authority) unknownAnswer(ctx context.Context, s *subject, key statusKey, p RevocationPolicy, client string) (*heldAnswer, string, error) {
-	release, err := a.mayCause(client)
+	release, err := a.mayCause(ctx, client)
 	if err != nil {
 		return nil, "", err
 	}
@@ -154,17 +154,29 @@ func (a *Authority) unknownAnswer(ctx context.Context, s *subject, key statusKey
 	return answer, "unknown", nil
 }
 
-// mayCause takes a signature from the budget of a client and a slot to make it in; tryLater without either.
-func (a *Authority) mayCause(client string) (release func(), err error) {
+const (
+	// signingQueue is how many requests may wait for each slot: what those before it take is less than slotWait.
+	signingQueue = 64
+	slotWait     = 500 * time.Millisecond
+)
+
+// mayCause takes a signature from the budget of a client and a slot to make it in; tryLater without either. There are few slots, so
+// that a moment's wait for one is no refusal.
+func (a *Authority) mayCause(ctx context.Context, client string) (release func(), err error) {
 	if !a.ocsp.budget.take(client) {
 		return nil, tryLater("the client has caused too many signatures")
 	}
-	select {
-	case a.ocsp.signing <- struct{}{}:
-		return func() { <-a.ocsp.signing }, nil
-	default:
+	if a.ocsp.waiting.Add(1) > int64(signingQueue*cap(a.ocsp.signing)) {
+		a.ocsp.waiting.Add(-1)
 		return nil, tryLater("too many signatures are being made")
 	}
+	defer a.ocsp.waiting.Add(-1)
+	ctx, cancel := context.WithTimeout(ctx, slotWait)
+	defer cancel()
+	if release, err = take(ctx, a.ocsp.signing); err != nil {
+		return nil, tryLater("too many signatures are being made")
+	}
+	return release, nil
 }
 
 // storedAnswer reads an answer that this replica or another one signed before; nil when there is none that may be given.
@@ -217,7 +229,7 @@ func (a *Authority) signAnswer(ctx context.Context, s *subject, key statusKey, s
 
 // ownAnswer answers a request that nobody else's answer serves: it has a nonce, or asks about several certificates.
 func (a *Authority) ownAnswer(ctx context.Context, s *subject, r StatusRequest) (StatusAnswer, error) {
-	release, err := a.mayCause(r.Client)
+	release, err := a.mayCause(ctx, r.Client)
 	if err != nil {
 		return StatusAnswer{}, err
 	}

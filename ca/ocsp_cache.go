@@ -138,6 +138,18 @@ func (c *answerCache) drop(caID int64, serials []string) {
 	}
 }
 
+// clear drops every answer, and what is found out about any serial number.
+func (c *answerCache) clear() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held.clear()
+	c.unknown.clear()
+	for _, f := range c.flights {
+		f.stale = true
+	}
+	clear(c.flights)
+}
+
 // generations is a bounded map that forgets what was not used for long: entries are put in the young generation, which
 // becomes the old one when it is full, and what is found in the old one is to be put again. It is not safe for concurrent use.
 type generations[K comparable, V any] struct {
@@ -170,3 +182,5 @@ func (g *generations[K, V]) remove(key K) {
 	delete(g.young, key)
 	delete(g.old, key)
 }
+
+func (g *generations[K, V]) clear() { g.young, g.old = map[K]V{}, nil }

@@ -93,10 +93,7 @@ func (a *Authority) dropAnswers(ctx context.Context) {
 			if dropped < dropBatch {
 				return
 			}
-			select {
-			case <-time.After(keepPause):
-			case <-ctx.Done():
-			}
+			_ = pause(ctx, keepPause)
 		}
 	})
 }

@@ -136,8 +136,13 @@ func (p *press) complete(ctx context.Context, shard int, before *List, at time.T
 		}
 	}
 	changes := changesOf(base)
+	var memory frugality
+	defer memory.end()
 	entries := func(yield func(signer.Revoked, error) bool) {
+		read := 0
 		for e, err := range p.cfg.Store.RevokedEntries(ctx, p.ca.ID, shard, -1, since) {
+			read++
+			memory.expect(read)
 			if p.policy.Delta {
 				changes.add(e)
 			}
@@ -149,7 +154,7 @@ func (p *press) complete(ctx context.Context, shard int, before *List, at time.T
 	what := p.crl(l, entries)
 	if before != nil {
 		what.Size = int(before.Size) + before.Entries/8 + 4096 // it grows a little
-		defer frugal(what.Size)()
+		memory.expect(before.Entries)
 	}
 	if p.policy.Delta {
 		what.FreshestURL = p.urls.list(shard, true)

@@ -101,17 +101,32 @@ func published(l List, until time.Time) *PublishedList {
 	}
 }
 
-// compress returns nil when it is not worth it: serial numbers are random.
+// sampled is how many octets of a list tell how well all of it compresses: its entries are alike.
+const sampled = 1 << 20
+
+// compress returns nil when it is not worth it: serial numbers are random. It takes as much memory as the result and little more.
 func compress(der []byte) []byte {
 	var b bytes.Buffer
-	w := gzip.NewWriter(&b)
-	w.Write(der) // to a buffer: no error
+	w := gzip.NewWriter(&b) // to a buffer: no errors
+	first := der[:min(len(der), sampled)]
+	w.Write(first)
+	if rest := der[len(first):]; len(rest) > 0 {
+		w.Flush()
+		if !worthwhile(b.Len(), sampled) {
+			return nil
+		}
+		perSample := b.Len() + b.Len()/32
+		b.Grow(len(rest)/sampled*perSample + perSample)
+		w.Write(rest)
+	}
 	w.Close()
-	if b.Len()*100 > len(der)*95 {
+	if !worthwhile(b.Len(), len(der)) {
 		return nil
 	}
-	return bytes.Clone(b.Bytes())
+	return b.Bytes()
 }
+
+func worthwhile(compressed, size int) bool { return compressed*100 <= size*95 }
 
 // publicID finds a CA by its slug, which never changes.
 func (a *Authority) publicID(ctx context.Context, slug string) (int64, error) {

@@ -44,7 +44,7 @@ type publishQueue struct {
 // publication is one that was asked for.
 type publication struct {
 	start   time.Time // not before
-	changed bool      // because something was changed on this replica
+	changed bool      // because something was revoked, held, released or set
 	done    chan struct{}
 }
 
@@ -80,7 +80,7 @@ func (p *publisher) request(caID int64, changed bool, shards ...int) {
 	}
 }
 
-// await waits for a publication of a shard that was requested because of a change here, if one is running or about to.
+// await waits for a publication of a shard that was requested because of a change, if one is running or about to.
 func (p *publisher) await(ctx context.Context, caID int64, shard int) {
 	done := p.changing(caID, shard)
 	if done == nil {

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/crypto/ocsp"
+
 	"signet/ca"
 	"signet/ca/catest"
 	"signet/fault"
@@ -18,6 +20,7 @@ import (
 type mutedStore struct {
 	ca.Store
 	lease, all atomic.Bool
+	failing    atomic.Int64 // the CA whose changes cannot be read
 	reads      atomic.Int32 // of lists
 }
 
@@ -35,6 +38,13 @@ func (s *mutedStore) RevocationStates(ctx context.Context) ([]ca.RevocationState
 		return nil, errMuted
 	}
 	return s.Store.RevocationStates(ctx)
+}
+
+func (s *mutedStore) ChangedSerials(ctx context.Context, caID, after int64, limit int) ([]ca.RevokedEntry, error) {
+	if s.failing.Load() == caID {
+		return nil, errMuted
+	}
+	return s.Store.ChangedSerials(ctx, caID, after, limit)
 }
 
 func (s *mutedStore) ListScopes(ctx context.Context, now time.Time, caIDs ...int64) ([]ca.ScopeState, error) {
@@ -278,6 +288,93 @@ func TestAListIsCompressedWhenThatHelps(t *testing.T) {
 	if &l.Gzip()[0] != &l.Gzip()[0] {
 		t.Error("compressed twice")
 	}
+}
+
+// backlogStore says that CA 1 has changed more than is read at once, and fails in between.
+type backlogStore struct {
+	ca.Store
+	mu       sync.Mutex
+	sequence int64
+	asked    []int64 // after which sequence
+	failAt   int64
+}
+
+func (s *backlogStore) RevocationStates(context.Context) ([]ca.RevocationState, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return []ca.RevocationState{{CAID: 1, Sequence: s.sequence}}, nil
+}
+
+func (s *backlogStore) ChangedSerials(_ context.Context, _, after int64, limit int) (all []ca.RevokedEntry, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asked = append(s.asked, after)
+	if after == s.failAt {
+		s.failAt = -1
+		return nil, errMuted
+	}
+	for n := after + 1; n <= min(after+int64(limit), s.sequence); n++ {
+		all = append(all, ca.RevokedEntry{Serial: "1", Sequence: n})
+	}
+	return all, nil
+}
+
+func TestALongBacklogIsNotToldAgainAfterAFailure(t *testing.T) {
+	t.Parallel()
+	first := newWorld(t)
+	s := &backlogStore{Store: first.store, sequence: 100, failAt: 10100}
+	w := first.replica(func(c *ca.Config) { c.Store = s })
+	w.run(t)
+	time.Sleep(500 * time.Millisecond) // the first look: what was before is no news
+	s.mu.Lock()
+	s.sequence = 20000
+	s.mu.Unlock()
+	want := []int64{100, 5100, 10100, 10100, 15100}
+	eventually(t, 5*time.Second, "everything is told once", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return slices.Equal(s.asked, want)
+	})
+}
+
+func TestAnswersFromBeforeTheFirstLookAreNotKept(t *testing.T) {
+	t.Parallel()
+	all, _ := replicas(t, 2, time.Minute)
+	root := all[0].createCA(t, superuser, nil)
+	var certs []ca.Issued
+	for range 100 {
+		certs = append(certs, all[0].issue(t, superuser, root.ID))
+	}
+	if got := all[1].status(t, root, certs[0].Serial); got.Status != ocsp.Good {
+		t.Fatalf("status %d", got.Status)
+	}
+	for _, c := range certs {
+		all[0].revoke(t, c, "superseded")
+	}
+	all[1].run(t)
+	eventually(t, time.Second, "it is revoked", func() bool { return all[1].status(t, root, certs[0].Serial).Status == ocsp.Revoked })
+}
+
+func TestAFailureOfOneCADoesNotKeepTheListOfAnother(t *testing.T) {
+	t.Parallel()
+	all, stores := replicas(t, 2, time.Minute)
+	one := all[0].createCA(t, superuser, nil)
+	two := all[0].createCA(t, superuser, func(r *ca.CreateCARequest) { r.Name, r.SubjectDN = "Two", "CN=Two" })
+	certs := []ca.Issued{all[0].issue(t, superuser, one.ID), all[0].issue(t, superuser, two.ID)}
+	all[0].run(t)
+	all[1].run(t)
+	all[1].crl(t, one)
+	time.Sleep(500 * time.Millisecond)
+	all[1].crl(t, one)
+
+	stores[1].all.Store(true) // so that one look finds both
+	stores[1].failing.Store(two.ID)
+	for _, c := range certs {
+		all[0].revoke(t, c, "superseded")
+	}
+	eventually(t, 5*time.Second, "the list is published", func() bool { return len(all[0].crl(t, one).RevokedCertificateEntries) == 1 })
+	stores[1].all.Store(false)
+	eventually(t, 2*time.Second, "the other replica serves it", func() bool { return len(all[1].crl(t, one).RevokedCertificateEntries) == 1 })
 }
 
 func TestAReplicaThatDoesNotPublishShowsWhatItRevoked(t *testing.T) {

@@ -240,7 +240,7 @@ func TestEveryCertificateHasAnAnswerBeforeAnybodyAsks(t *testing.T) {
 	unanswered := func() int {
 		n := 0
 		for _, hash := range []crypto.Hash{crypto.SHA1, crypto.SHA256} {
-			serials, err := w.store.Unanswered(t.Context(), root.ID, hash, w.clock.Now(), 12*time.Hour+time.Minute, "", 1000)
+			serials, _, err := w.store.Unanswered(t.Context(), root.ID, hash, w.clock.Now(), 12*time.Hour+time.Minute, "", 1000)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -89,10 +89,11 @@ type StatusStore interface {
 	// Answer returns, of the answers that are valid now and whose serial number has not changed after their sequence, the one
 	// with the latest thisUpdate. NotFound when there is none.
 	Answer(ctx context.Context, caID int64, serial string, hash crypto.Hash, now time.Time) (SignedAnswer, error)
-	// Unanswered lists serial numbers of a CA, greater than after and in order, of certificates and CAs, revoked ones included,
-	// that have not expired at the given time and have no answer of this hash that may be given then and stays valid for at
-	// least left.
-	Unanswered(ctx context.Context, caID int64, hash crypto.Hash, at time.Time, left time.Duration, after string, limit int) ([]string, error)
+	// Unanswered looks at certificates and CAs that a CA issued, revoked ones included, that have not expired at the given time:
+	// in the order of their serial numbers, those greater than after, at most limit. It returns the serial numbers of those that
+	// have no answer of this hash that may be given then and stays valid for at least left; and which was the last that it looked
+	// at, "" when there are no more.
+	Unanswered(ctx context.Context, caID int64, hash crypto.Hash, at time.Time, left time.Duration, after string, limit int) (serials []string, last string, err error)
 	// DropAnswers deletes answers that ended before the given time, so many at most. It returns how many.
 	DropAnswers(ctx context.Context, endedBefore time.Time, limit int) (int, error)
 }

@@ -51,6 +51,23 @@ func (db *DB) InsertVersion1(t *testing.T) {
 	}
 }
 
+// ReplaceVersion1List gives the list of version 1 other octets.
+func (db *DB) ReplaceVersion1List(t *testing.T, der []byte) {
+	t.Helper()
+	if err := db.writer.Exec("UPDATE crls SET der = ?", der).Error; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Chunks counts the rows that keep the octets of a CA's lists.
+func (db *DB) Chunks(t *testing.T, caID int64) (n int64) {
+	t.Helper()
+	if err := db.writer.Table("crl_chunks").Where("ca_id = ?", caID).Count(&n).Error; err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
 // CheckVersion1 checks that what InsertVersion1 wrote is read as it was meant.
 func (db *DB) CheckVersion1(t *testing.T) {
 	t.Helper()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -33,40 +32,19 @@ type listRow struct {
 	Entries    int
 	Size       int64
 	SHA256     []byte `gorm:"column:sha256"`
-	DER        blob
+	Kept       bool   // its DER is in crl_chunks
 }
 
 func (listRow) TableName() string { return "crls" }
-
-// blob is octets that may be many. It takes over what the driver made for it, which neither driver uses again;
-// database/sql would make another copy.
-type blob []byte
-
-// Scan implements sql.Scanner.
-func (b *blob) Scan(v any) error {
-	switch v := v.(type) {
-	case nil:
-		*b = nil
-	case []byte:
-		*b = v
-	default:
-		return fmt.Errorf("%T is not a blob", v)
-	}
-	return nil
-}
 
 func (r listRow) list() ca.List {
 	l := ca.List{
 		ListScope: ca.ListScope{CAID: r.CAID, Shard: r.Shard, Delta: r.Delta}, Number: r.Number,
 		State: ca.ListState(r.State), Attempts: r.Attempts, ThisUpdate: r.ThisUpdate.Time, NextUpdate: r.NextUpdate.Time,
-		Sequence: r.Sequence, Entries: r.Entries, Size: r.Size, SHA256: r.SHA256, DER: r.DER,
+		Sequence: r.Sequence, Entries: r.Entries, Size: r.Size, SHA256: r.SHA256,
 	}
 	if r.Base != nil {
 		l.Base = *r.Base
-	}
-	if len(l.SHA256) == 0 && len(l.DER) > 0 { // SQLite could not hash the lists of older versions
-		sum := sha256.Sum256(l.DER)
-		l.SHA256 = sum[:]
 	}
 	return l
 }
@@ -76,7 +54,7 @@ func publishedRow(l ca.List) listRow {
 	row := listRow{
 		CAID: l.CAID, Number: l.Number, Delta: l.Delta, Shard: l.Shard, State: string(ca.ListPublished),
 		ThisUpdate: at(l.ThisUpdate), NextUpdate: at(l.NextUpdate), Sequence: l.Sequence, Entries: l.Entries,
-		Size: int64(len(l.DER)), SHA256: sum[:], DER: l.DER,
+		Size: int64(len(l.DER)), SHA256: sum[:], Kept: true,
 	}
 	if l.Base != 0 {
 		row.Base = &l.Base
@@ -84,7 +62,7 @@ func publishedRow(l ca.List) listRow {
 	return row
 }
 
-// listMetadata is every column but der.
+// listMetadata is what is said of a list.
 const listMetadata = "ca_id, number, delta, shard, base_number, state, attempts, this_update, next_update, sequence, entries, size, sha256"
 
 // numbering makes those who number the lists of a CA wait for each other until the end of the transaction. It is not the
@@ -178,7 +156,7 @@ func (db *DB) CompleteLists(ctx context.Context, lists []ca.List, e audit.Event)
 		}
 		for i := range rows {
 			rows[i].Attempts = begun[0].Attempts
-			if err := publish(tx, &rows[i], now); err != nil {
+			if err := publish(tx, &rows[i], lists[i].DER, now); err != nil {
 				return err
 			}
 		}
@@ -196,48 +174,31 @@ func (db *DB) CompleteLists(ctx context.Context, lists []ca.List, e audit.Event)
 
 // publish stores a list. Those of its scope that are of a later time are withdrawn, and the DER of those that nobody asks
 // for any more is dropped.
-func publish(tx *gorm.DB, r *listRow, now instant) error {
+func publish(tx *gorm.DB, r *listRow, der []byte, now instant) error {
 	scope := map[string]any{"ca": r.CAID, "shard": r.Shard, "delta": r.Delta, "from": r.ThisUpdate, "now": now, "kept": keptLists}
-	err := tx.Exec(`UPDATE crls SET state = 'withdrawn', der = NULL
-		WHERE ca_id = @ca AND shard = @shard AND delta = @delta AND der IS NOT NULL AND this_update > @from`, scope).Error
+	var withdrawn, past []int64
+	err := tx.Raw(`UPDATE crls SET state = 'withdrawn', kept = false
+		WHERE ca_id = @ca AND shard = @shard AND delta = @delta AND kept AND this_update > @from
+		RETURNING number`, scope).Scan(&withdrawn).Error
 	if err != nil {
 		return err
 	}
 	if err := tx.Create(r).Error; err != nil {
 		return err
 	}
-	return tx.Exec(`UPDATE crls SET der = NULL
-		WHERE ca_id = @ca AND shard = @shard AND delta = @delta AND der IS NOT NULL AND this_update <= @now AND number NOT IN (
-			SELECT number FROM crls
-			WHERE ca_id = @ca AND shard = @shard AND delta = @delta AND der IS NOT NULL AND this_update <= @now
-			ORDER BY this_update DESC, number DESC LIMIT @kept)`, scope).Error
-}
-
-// CurrentList implements ca.Store.
-func (db *DB) CurrentList(ctx context.Context, s ca.ListScope, now time.Time) (ca.List, time.Time, error) {
-	var rows []struct {
-		List  listRow `gorm:"embedded"`
-		Until *instant
-	}
-	err := db.read(ctx, "CurrentList", func(q *gorm.DB) error {
-		err := q.Raw(`
-			SELECT `+listMetadata+`, der, (
-				SELECT min(next.this_update) FROM crls next
-				WHERE next.ca_id = @ca AND next.shard = @shard AND next.delta = @delta AND next.der IS NOT NULL AND next.this_update > @now
-			) AS until
-			FROM crls
-			WHERE ca_id = @ca AND shard = @shard AND delta = @delta AND der IS NOT NULL AND this_update <= @now
-			ORDER BY this_update DESC, number DESC LIMIT 1`,
-			map[string]any{"ca": s.CAID, "shard": s.Shard, "delta": s.Delta, "now": at(now)}).Scan(&rows).Error
-		if err == nil && len(rows) == 0 {
-			return errNoCRL
-		}
+	if err := storeDER(tx, r, der); err != nil {
 		return err
-	})
-	if err != nil {
-		return ca.List{}, time.Time{}, err
 	}
-	return rows[0].List.list(), timeOf(rows[0].Until), nil
+	err = tx.Raw(`UPDATE crls SET kept = false
+		WHERE ca_id = @ca AND shard = @shard AND delta = @delta AND kept AND this_update <= @now AND number NOT IN (
+			SELECT number FROM crls
+			WHERE ca_id = @ca AND shard = @shard AND delta = @delta AND kept AND this_update <= @now
+			ORDER BY this_update DESC, number DESC LIMIT @kept)
+		RETURNING number`, scope).Scan(&past).Error
+	if err != nil {
+		return err
+	}
+	return dropDER(tx, r, append(withdrawn, past...))
 }
 
 // Lists implements ca.Store.

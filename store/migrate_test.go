@@ -58,6 +58,8 @@ func TestMigrationKeepsWhatWasRevokedAndPublished(t *testing.T) {
 			last, to := db.MigrationSteps(t)
 			to(3)
 			db.InsertVersion1(t)
+			der := octets(5 << 19)
+			db.ReplaceVersion1List(t, der)
 			to(last)
 
 			states, err := db.RevocationStates(ctx)
@@ -77,10 +79,13 @@ func TestMigrationKeepsWhatWasRevokedAndPublished(t *testing.T) {
 			}
 
 			list, until, err := db.CurrentList(ctx, ca.ListScope{CAID: 1}, day)
-			sum := sha256.Sum256([]byte{1, 2})
-			if err != nil || list.Number != 1 || list.Sequence != 2 || list.Entries != 2 || list.Size != 2 || !until.IsZero() ||
-				!bytes.Equal(list.DER, []byte{1, 2}) || !bytes.Equal(list.SHA256, sum[:]) {
-				t.Errorf("current list is %+v until %v, %v", list, until, err)
+			sum := sha256.Sum256(der)
+			if err != nil || list.Number != 1 || list.Sequence != 2 || list.Entries != 2 || list.Size != int64(len(der)) || !until.IsZero() ||
+				!bytes.Equal(list.SHA256, sum[:]) {
+				t.Errorf("current list is %d with %d octets until %v, %v", list.Number, list.Size, until, err)
+			}
+			if !bytes.Equal(list.DER, der) {
+				t.Error("the list has other octets now")
 			}
 			scopes, err := db.ListScopes(ctx, day)
 			if err != nil || len(scopes) != 2 || scopes[0].Changed != 3 || scopes[0].Current == nil || scopes[1].Current != nil {

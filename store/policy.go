@@ -149,6 +149,11 @@ func (db *DB) Lease(ctx context.Context, name, holder string, ttl time.Duration)
 	return mine, err
 }
 
+// EndLeases ends every lease: those of an earlier process, on a database that no other one uses now.
+func (db *DB) EndLeases(ctx context.Context) error {
+	return db.write(ctx, "EndLeases", func(tx *gorm.DB) error { return tx.Exec("DELETE FROM leases").Error })
+}
+
 // EndLease implements ca.Store.
 func (db *DB) EndLease(ctx context.Context, name, holder string) error {
 	return db.write(ctx, "EndLease", func(tx *gorm.DB) error {

@@ -10,16 +10,15 @@ import (
 )
 
 // scopesSQL finds the lists that must be kept up, and what there is of each: a row for the current list and one for the
-// last, which may be the same one or missing. Whatever may be served has its DER, and is found through the index of those
-// that do.
+// last, which may be the same one or missing. Whatever may be served is kept, and is found through the index of what is.
 const scopesSQL = `
 WITH scope AS MATERIALIZED (
 	SELECT s.ca_id, s.shard, s.sequence AS changed, d.delta,
 		(SELECT c.number FROM crls c
-			WHERE c.ca_id = s.ca_id AND c.shard = s.shard AND c.delta = d.delta AND c.der IS NOT NULL AND c.this_update <= @now
+			WHERE c.ca_id = s.ca_id AND c.shard = s.shard AND c.delta = d.delta AND c.kept AND c.this_update <= @now
 			ORDER BY c.this_update DESC, c.number DESC LIMIT 1) AS serving,
 		(SELECT c.number FROM crls c
-			WHERE c.ca_id = s.ca_id AND c.shard = s.shard AND c.delta = d.delta AND c.der IS NOT NULL
+			WHERE c.ca_id = s.ca_id AND c.shard = s.shard AND c.delta = d.delta AND c.kept
 			ORDER BY c.this_update DESC, c.number DESC LIMIT 1) AS last
 	FROM certificate_authorities a
 	JOIN crl_scopes s ON s.ca_id = a.id
@@ -32,7 +31,7 @@ WITH scope AS MATERIALIZED (
 )
 SELECT scope.ca_id, scope.shard, scope.delta, scope.changed, scope.serving, scope.last,
 	l.number, l.base_number, l.state, l.attempts, l.this_update, l.next_update, l.sequence, l.entries, l.size, l.sha256
-FROM scope LEFT JOIN crls l ON l.ca_id = scope.ca_id AND l.shard = scope.shard AND l.delta = scope.delta AND l.der IS NOT NULL
+FROM scope LEFT JOIN crls l ON l.ca_id = scope.ca_id AND l.shard = scope.shard AND l.delta = scope.delta AND l.kept
 	AND l.number IN (scope.serving, scope.last)
 WHERE NOT scope.delta OR scope.last IS NOT NULL
 ORDER BY scope.ca_id, scope.shard, scope.delta`

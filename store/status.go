@@ -250,29 +250,46 @@ func (db *DB) Answer(ctx context.Context, caID int64, serial string, hash crypto
 		Sequence: r.Sequence, DER: r.DER}, nil
 }
 
-// Unanswered implements ca.Store. Each of the two lists is read in the order of its index and ends at the limit.
-func (db *DB) Unanswered(ctx context.Context, caID int64, hash crypto.Hash, when time.Time, left time.Duration, after string, limit int) ([]string, error) {
+// Unanswered implements ca.Store. It reads what it looks at in the order of an index, and no more.
+func (db *DB) Unanswered(ctx context.Context, caID int64, hash crypto.Hash, when time.Time, left time.Duration, after string, limit int) ([]string, string, error) {
 	name, err := hashName(hash)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	const missing = `serial > @after AND state IN ('valid', 'revoked') AND not_after >= @at AND NOT EXISTS (
-			SELECT 1 FROM ocsp_answers a WHERE a.ca_id = @ca AND a.serial = c.serial AND a.hash = @hash
-				AND a.this_update <= @at AND a.next_update >= @until AND ` + notOvertaken + `)
-		ORDER BY serial LIMIT @limit`
-	var serials []string
+	const current = `serial > @after AND state IN ('valid', 'revoked') AND not_after >= @at ORDER BY serial LIMIT @limit`
+	var rows []struct {
+		Serial  string
+		Missing bool
+	}
 	err = db.read(ctx, "Unanswered", func(q *gorm.DB) error {
-		serials = nil
+		rows = nil
 		return q.Raw(`
-			SELECT serial FROM (
-				SELECT * FROM (SELECT serial FROM certificates c WHERE issuer_id = @ca AND `+missing+`) leaves
+			SELECT c.serial, NOT EXISTS (
+				SELECT 1 FROM ocsp_answers a WHERE a.ca_id = @ca AND a.serial = c.serial AND a.hash = @hash
+					AND a.this_update <= @at AND a.next_update >= @until AND `+notOvertaken+`) AS missing
+			FROM (
+				SELECT * FROM (SELECT serial FROM certificates WHERE issuer_id = @ca AND `+current+`) leaves
 				UNION ALL
-				SELECT * FROM (SELECT serial FROM certificate_authorities c WHERE parent_id = @ca AND `+missing+`) authorities
-			) u ORDER BY serial LIMIT @limit`,
-			map[string]any{"ca": caID, "hash": name, "at": at(when), "until": at(when.Add(left)), "after": after, "limit": max(limit, 0)}).
-			Scan(&serials).Error
+				SELECT * FROM (SELECT serial FROM certificate_authorities WHERE parent_id = @ca AND `+current+`) authorities
+				ORDER BY serial LIMIT @limit
+			) c ORDER BY c.serial`,
+			map[string]any{"ca": caID, "hash": name, "at": at(when), "until": at(when.Add(left)), "after": after, "limit": limit}).
+			Scan(&rows).Error
 	})
-	return serials, err
+	if err != nil {
+		return nil, "", err
+	}
+	var serials []string
+	last := ""
+	for i, r := range rows {
+		if r.Missing {
+			serials = append(serials, r.Serial)
+		}
+		if i == limit-1 {
+			last = r.Serial
+		}
+	}
+	return serials, last, nil
 }
 
 // DropAnswers implements ca.Store.

@@ -172,22 +172,16 @@ func (m *Memory) Answer(ctx context.Context, caID int64, serial string, hash cry
 }
 
 // Unanswered implements ca.Store.
-func (m *Memory) Unanswered(ctx context.Context, caID int64, hash crypto.Hash, at time.Time, left time.Duration, after string, limit int) ([]string, error) {
+func (m *Memory) Unanswered(ctx context.Context, caID int64, hash crypto.Hash, at time.Time, left time.Duration, after string, limit int) ([]string, string, error) {
 	if err := m.begin(ctx, "Unanswered"); err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	defer m.mu.Unlock()
 	at = instant(at)
-	answered := map[string]bool{}
-	for key, s := range m.answers {
-		if key.caID == caID && key.hash == hash && !s.ThisUpdate.After(at) && !s.NextUpdate.Before(at.Add(left)) && !m.overtaken(s) {
-			answered[key.serial] = true
-		}
-	}
-	var serials []string
+	var looked []string
 	consider := func(state ca.State, serial string, notAfter time.Time) {
-		if exists(state) && !notAfter.Before(at) && serial > after && !answered[serial] {
-			serials = append(serials, serial)
+		if exists(state) && !notAfter.Before(at) && serial > after {
+			looked = append(looked, serial)
 		}
 	}
 	for _, c := range m.certificates {
@@ -200,8 +194,19 @@ func (m *Memory) Unanswered(ctx context.Context, caID int64, hash crypto.Hash, a
 			consider(a.State, a.Serial, a.NotAfter)
 		}
 	}
-	slices.Sort(serials)
-	return serials[:min(max(limit, 0), len(serials))], nil
+	slices.Sort(looked)
+	last := ""
+	if len(looked) >= limit {
+		looked = looked[:limit]
+		last = looked[limit-1]
+	}
+	answered := map[string]bool{}
+	for key, s := range m.answers {
+		if key.caID == caID && key.hash == hash && !s.ThisUpdate.After(at) && !s.NextUpdate.Before(at.Add(left)) && !m.overtaken(s) {
+			answered[key.serial] = true
+		}
+	}
+	return slices.DeleteFunc(looked, func(serial string) bool { return answered[serial] }), last, nil
 }
 
 // DropAnswers implements ca.Store.

@@ -3,6 +3,7 @@ package catest
 import (
 	"crypto/sha256"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"signet/audit"
@@ -230,6 +231,16 @@ var listTests = map[string]func(f fixture){
 		f.current(complete(root), day(5).Add(-time.Second), first, day(5))
 		f.current(complete(root), day(5), second, day(10))
 		f.current(complete(root), day(30), third, time.Time{})
+	},
+	"a list of any length is kept as it was signed": func(f fixture) {
+		root := f.root()
+		for n, length := range []int{1, 1<<20 - 1, 1 << 20, 1<<20 + 1, 5 << 19} {
+			l := f.signed(f.begin(complete(root)), now.Add(time.Duration(n)*time.Second))
+			l.DER = make([]byte, length)
+			rand.NewChaCha8([32]byte{byte(n)}).Read(l.DER)
+			f.ok(f.completeLists(l))
+			f.current(complete(root), l.ThisUpdate, kept(l), time.Time{})
+		}
 	},
 	"of two lists of one time the later number is served": func(f fixture) {
 		root := f.root()

@@ -76,8 +76,9 @@ func (f fixture) silentAbout(c ca.CA, serial string, at time.Time) {
 
 func (f fixture) unanswered(c ca.CA, at time.Time, left time.Duration) []string {
 	f.Helper()
-	all, err := f.s.Unanswered(f.Context(), c.ID, crypto.SHA256, at, left, "", 100)
+	all, last, err := f.s.Unanswered(f.Context(), c.ID, crypto.SHA256, at, left, "", 100)
 	f.ok(err)
+	f.equal(last, "")
 	return append([]string{}, all...)
 }
 
@@ -282,11 +283,21 @@ var answerTests = map[string]func(f fixture){
 		all := []string{leaf.Serial, revoked.Serial, child.Serial}
 		slices.Sort(all)
 		f.equal(f.unanswered(root, now, time.Hour), all)
-		page, err := f.s.Unanswered(f.Context(), root.ID, crypto.SHA256, now, time.Hour, all[0], 1)
+		page, last, err := f.s.Unanswered(f.Context(), root.ID, crypto.SHA256, now, time.Hour, all[0], 1)
 		f.ok(err)
 		f.equal(page, all[1:2])
+		f.equal(last, all[1])
+		f.keep(answer(root, leaf.Serial, now, 1)) // the first
+		page, last, err = f.s.Unanswered(f.Context(), root.ID, crypto.SHA256, now, time.Hour, "", 2)
+		f.ok(err)
+		f.equal(page, all[1:2])
+		f.equal(last, all[1])
+		page, last, err = f.s.Unanswered(f.Context(), root.ID, crypto.SHA256, now, time.Hour, all[0], 3)
+		f.ok(err)
+		f.equal(page, all[1:])
+		f.equal(last, "")
 
-		f.keep(answer(root, leaf.Serial, now, 1), answer(root, revoked.Serial, now, 0), answer(root, child.Serial, now, 1))
+		f.keep(answer(root, revoked.Serial, now, 0), answer(root, child.Serial, now, 1))
 		f.equal(f.unanswered(root, now, 24*time.Hour), []string{revoked.Serial}) // it was revoked afterwards
 		f.keep(answer(root, revoked.Serial, now, 1))
 		f.equal(f.unanswered(root, now, 24*time.Hour), []string{})
@@ -294,7 +305,7 @@ var answerTests = map[string]func(f fixture){
 		f.equal(f.unanswered(root, now.Add(-time.Second), time.Hour), slices.Sorted(slices.Values(append(all, expired.Serial))))
 		f.equal(f.unanswered(root, now.Add(12*time.Hour), 12*time.Hour), []string{})
 		f.equal(f.unanswered(root, now.Add(12*time.Hour), 13*time.Hour), all)
-		other, err := f.s.Unanswered(f.Context(), root.ID, crypto.SHA1, now, time.Hour, "", 100)
+		other, _, err := f.s.Unanswered(f.Context(), root.ID, crypto.SHA1, now, time.Hour, "", 100)
 		f.ok(err)
 		f.equal(other, all)
 	},

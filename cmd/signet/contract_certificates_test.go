@@ -153,8 +153,8 @@ func sanStrings(c *x509.Certificate) []string {
 	return all
 }
 
-var certificateFieldNames = []string{"certificate", "certificate_type", "common_name", "created_at", "created_by_user_id", "id", "issuer_id", "key_size",
-	"not_after", "not_before", "organization_id", "revoked_at", "serial_number", "status", "subject_dn", "updated_at", "valid_days"}
+var certificateFieldNames = []string{"certificate", "certificate_type", "common_name", "created_at", "created_by_user_id", "id", "invalidity_date", "issuer_id", "key_size",
+	"not_after", "not_before", "organization_id", "revocation_reason", "revocation_text", "revoked_at", "serial_number", "status", "subject_dn", "updated_at", "valid_days"}
 
 func certificateFields(t *testing.T, w *world) {
 	root := w.root(t)

@@ -120,6 +120,8 @@ type trail struct {
 	serial    map[string]string // announced
 	completed map[string]int
 	abandoned map[string]int
+
+	responders []string // serials of the OCSP responders that were abandoned
 }
 
 var serialInDetail = regexp.MustCompile(`serial ([0-9a-f]+)`)
@@ -146,6 +148,8 @@ func (c *client) auditTrail() trail {
 				l.completed[resource]++
 			case "ca_abandon", "cert_abandon":
 				l.abandoned[resource]++
+			case "responder_abandon":
+				l.responders = append(l.responders, string(serialInDetail.FindSubmatch(text)[1]))
 			}
 		}
 		if len(page) < 1000 {
@@ -202,8 +206,8 @@ func add(sets map[any]map[string]bool, key any, serial string) {
 	sets[key][serial] = true
 }
 
-// awaitCRL waits until the CRL of a CA has the serials, and checks that it has no others but those of CAs below that
-// were abandoned.
+// awaitCRL waits until the CRL of a CA has the serials, and checks that it has no others but those of CAs below
+// and responders that were abandoned.
 func (r *running) awaitCRL(c object, want map[string]bool, log trail) {
 	r.t.Helper()
 	issuer := parseCertificate(r.t, c["certificate"])
@@ -226,6 +230,9 @@ func (r *running) awaitCRL(c object, want map[string]bool, log trail) {
 				delete(have, log.serial[resource])
 			}
 		}
+		for _, serial := range log.responders {
+			delete(have, serial)
+		}
 		if maps.Equal(have, want) {
 			return
 		}
@@ -238,6 +245,10 @@ func TestAnAbandonedIntermediateIsRevoked(t *testing.T) {
 	t.Parallel()
 	s, r := startServer(t, "sqlite")
 	authority := r.createCA("Authority")
+	eventually(t, 30*time.Second, "the responder has its certificate: the next signature is that of the request", func() bool {
+		status, _, err := r.do("GET", fmt.Sprintf("/api/v1/cas/%d/ocsp", authority), nil)
+		return err == nil && status == http.StatusOK
+	})
 	r.stop(syscall.SIGTERM)
 	r = s.startAhead(0, filepath.Join(t.TempDir(), "step"))
 	r.dieAt("after Sign", func() {

@@ -193,7 +193,7 @@ func TestRelyingPartiesSeeEachRevocation(t *testing.T) {
 				p.judges("on hold", leaf, false, c.skip...)
 				r.must(http.StatusOK, "POST", path+"/release", object{})
 				r.settled(t, id(ca))
-				p.judges("released", leaf, true)
+				p.judges("released", leaf, true, c.skip...)
 				r.must(http.StatusOK, "POST", path+"/revoke", object{"reason": "keyCompromise", "invalidity_date": time.Now().Add(-time.Hour).UTC().Format(time.RFC3339)})
 				r.settled(t, id(ca))
 				p.judges("revoked", leaf, false, c.skip...)

@@ -164,11 +164,14 @@ func newHTTPServer(handler http.Handler, log *slog.Logger) *http.Server {
 var endOfTime = time.Date(9999, time.December, 31, 23, 59, 59, 0, time.UTC)
 
 // reconcile closes the reservations that no process will complete: all of them when the database is this process's
-// alone, otherwise those that are old enough.
+// alone, otherwise those that are old enough. Then the leases of an earlier process are void as well.
 func (s *server) reconcile(ctx context.Context) error {
-	before := endOfTime
-	if !s.exclusive {
-		before = s.now().Add(-othersGrace)
+	before := s.now().Add(-othersGrace)
+	if s.exclusive {
+		before = endOfTime
+		if err := s.db.EndLeases(ctx); err != nil {
+			return fmt.Errorf("end the leases of an earlier run: %w", err)
+		}
 	}
 	n, err := s.authority.Reconcile(ctx, before)
 	if err != nil {

@@ -141,14 +141,17 @@ func TestMetricsMayHaveAnAddressOfTheirOwn(t *testing.T) {
 		"ca_id": authority, "certificate_type": "server", "csr": csr(t, "not a host name")})
 
 	metrics := &client{t: t, url: "http://" + address, http: r.http}
-	text := string(metrics.raw(http.StatusOK, "GET", "/metrics", nil))
+	text := ""
+	eventually(t, 10*time.Second, "the empty list and the one with the revocation are published", func() bool {
+		text = string(metrics.raw(http.StatusOK, "GET", "/metrics", nil))
+		return strings.Contains(text, "\nsignet_crl_published_total 2")
+	})
 	for _, want := range []string{
 		`signet_certificates_issued_total{type="ca"} 1`,
 		`signet_certificates_issued_total{type="client"} 1`,
 		`signet_certificates_issued_total{type="server"} 0`,
 		`signet_certificates_revoked_total{reason="1"} 1`,
 		`signet_requests_refused_total{step="policy"} 1`,
-		`signet_crl_published_total 2`,
 		`signet_token_operations_total{op="generate",result="ok",token="default"}`,
 		`signet_token_operations_total{op="sign",result="ok",token="default"}`,
 		`signet_token_operation_seconds_count{op="sign",token="default"}`,

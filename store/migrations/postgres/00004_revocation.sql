@@ -56,8 +56,8 @@ CREATE INDEX certificates_expiry ON certificates (issuer_id, not_after) INCLUDE 
 DROP INDEX certificate_authorities_revoked;
 
 -- A list is pending from the moment its number is taken until it is signed, and stays withdrawn when a newer one took its
--- place before its time. A delta has the number of the complete list that came with it, or one of its own. der is NULL when
--- the list is pending, withdrawn or no longer kept; whatever may be served has it, so the index stays small.
+-- place before its time. A delta has the number of the complete list that came with it, or one of its own. What is kept has its
+-- DER in crl_chunks: all that may be served, so the index stays small.
 CREATE TABLE crls_new (
     ca_id       bigint      NOT NULL REFERENCES certificate_authorities,
     number      bigint      NOT NULL,
@@ -70,18 +70,33 @@ CREATE TABLE crls_new (
     next_update timestamptz NOT NULL,
     sequence    bigint      NOT NULL,
     entries     integer     NOT NULL DEFAULT 0,
-    size        bigint      NOT NULL DEFAULT 0,
+    size        bigint      NOT NULL DEFAULT 0 CHECK (size >= 0), -- octets
     sha256      bytea,
-    der         bytea,
+    kept        boolean     NOT NULL DEFAULT false,
     PRIMARY KEY (ca_id, number, delta)
 );
-ALTER TABLE crls_new ALTER COLUMN der SET STORAGE EXTERNAL;
-INSERT INTO crls_new (ca_id, number, state, this_update, next_update, sequence, entries, size, sha256, der)
-SELECT ca_id, number, 'published', this_update, next_update, sequence, entries, length(der), sha256(der), der FROM crls;
+INSERT INTO crls_new (ca_id, number, state, this_update, next_update, sequence, entries, size, sha256, kept)
+SELECT ca_id, number, 'published', this_update, next_update, sequence, entries, length(der), sha256(der), true FROM crls;
+
+-- The DER of lists, cut so that nobody needs a long one in memory twice: a MiB each, the last one less.
+CREATE TABLE crl_chunks (
+    ca_id  bigint  NOT NULL,
+    number bigint  NOT NULL,
+    delta  boolean NOT NULL,
+    part   integer NOT NULL CHECK (part >= 0),
+    data   bytea   NOT NULL,
+    PRIMARY KEY (ca_id, number, delta, part),
+    FOREIGN KEY (ca_id, number, delta) REFERENCES crls_new
+);
+ALTER TABLE crl_chunks ALTER COLUMN data SET STORAGE EXTERNAL; -- what it is made of hardly compresses
+INSERT INTO crl_chunks (ca_id, number, delta, part, data)
+SELECT ca_id, number, false, part, substring(der FROM part * 1048576 + 1 FOR 1048576)
+FROM crls, generate_series(0, (length(der) - 1) / 1048576) AS part;
+
 DROP TABLE crls;
 ALTER TABLE crls_new RENAME TO crls;
 ALTER TABLE crls RENAME CONSTRAINT crls_new_pkey TO crls_pkey;
-CREATE INDEX crls_scope ON crls (ca_id, shard, delta, this_update, number) WHERE der IS NOT NULL;
+CREATE INDEX crls_scope ON crls (ca_id, shard, delta, this_update, number) WHERE kept;
 
 -- What is NULL follows the settings of the server. Intervals are in seconds.
 CREATE TABLE revocation_policies (

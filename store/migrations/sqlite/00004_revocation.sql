@@ -53,8 +53,8 @@ DROP INDEX certificates_revoked;
 DROP INDEX certificate_authorities_revoked;
 
 -- A list is pending from the moment its number is taken until it is signed, and stays withdrawn when a newer one took its
--- place before its time. A delta has the number of the complete list that came with it, or one of its own. der is NULL when
--- the list is pending, withdrawn or no longer kept; whatever may be served has it, so the index stays small.
+-- place before its time. A delta has the number of the complete list that came with it, or one of its own. What is kept has its
+-- DER in crl_chunks: all that may be served, so the index stays small.
 CREATE TABLE crls_new (
     ca_id INTEGER NOT NULL REFERENCES certificate_authorities (id),
     number INTEGER NOT NULL,
@@ -67,16 +67,36 @@ CREATE TABLE crls_new (
     next_update INTEGER NOT NULL,
     sequence INTEGER NOT NULL,
     entries INTEGER NOT NULL DEFAULT 0,
-    size INTEGER NOT NULL DEFAULT 0,
+    size INTEGER NOT NULL DEFAULT 0 CHECK (size >= 0), -- octets
     sha256 BLOB,
-    der BLOB,
+    kept INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (ca_id, number, delta)
 ) STRICT;
-INSERT INTO crls_new (ca_id, number, state, this_update, next_update, sequence, entries, size, sha256, der)
-SELECT ca_id, number, 'published', this_update, next_update, sequence, entries, length(der), NULL, der FROM crls;
+INSERT INTO crls_new (ca_id, number, state, this_update, next_update, sequence, entries, size, sha256, kept)
+SELECT ca_id, number, 'published', this_update, next_update, sequence, entries, length(der), NULL, 1 FROM crls;
+
+-- The DER of lists, cut so that nobody needs a long one in memory twice: a MiB each, the last one less.
+CREATE TABLE crl_chunks (
+    ca_id INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    delta INTEGER NOT NULL,
+    part INTEGER NOT NULL CHECK (part >= 0),
+    data BLOB NOT NULL,
+    PRIMARY KEY (ca_id, number, delta, part),
+    FOREIGN KEY (ca_id, number, delta) REFERENCES crls_new (ca_id, number, delta)
+) STRICT;
+WITH RECURSIVE parts (part) AS (
+    SELECT 0
+    UNION ALL
+    SELECT part + 1 FROM parts WHERE (part + 1) * 1048576 < (SELECT max(length(der)) FROM crls)
+)
+INSERT INTO crl_chunks (ca_id, number, delta, part, data)
+SELECT ca_id, number, 0, part, substr(der, part * 1048576 + 1, 1048576)
+FROM crls JOIN parts ON part = 0 OR part * 1048576 < length(der);
+
 DROP TABLE crls;
 ALTER TABLE crls_new RENAME TO crls;
-CREATE INDEX crls_scope ON crls (ca_id, shard, delta, this_update, number) WHERE der IS NOT NULL;
+CREATE INDEX crls_scope ON crls (ca_id, shard, delta, this_update, number) WHERE kept;
 
 -- What is NULL follows the settings of the server. Intervals are in seconds.
 CREATE TABLE revocation_policies (
