@@ -8,6 +8,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"os"
 	"strings"
 	"unicode/utf8"
 
@@ -140,11 +141,15 @@ func readBody(r *http.Request) ([]byte, error) {
 	switch {
 	case err == nil:
 		return data, nil
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, fmt.Errorf("%w: %w", errSlowBody, err)
 	case errors.As(err, &tooLarge), r.Context().Err() != nil:
 		return nil, fmt.Errorf("read body: %w", err)
 	}
 	return nil, fault.Wrap(fault.Invalid, "The request body could not be read", err)
 }
+
+var errSlowBody = errors.New("the request body did not arrive in time")
 
 var errNotJSON = errors.New("not one JSON value in UTF-8")
 

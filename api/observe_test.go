@@ -91,10 +91,10 @@ func TestAClientThatHungUpIsNoServerError(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	r := httptest.NewRequest("GET", "/test", nil).WithContext(ctx)
-	_, log := answering(t, r, func(_ http.ResponseWriter, r *request) error {
+	w, log := answering(t, r, func(_ http.ResponseWriter, r *request) error {
 		return fault.Wrap(fault.Unavailable, "the database does not answer", r.Context().Err())
 	})
-	if !strings.Contains(log, "status=499") || !strings.Contains(log, "level=INFO") {
+	if w.Code != 499 || !strings.Contains(log, "status=499") || !strings.Contains(log, "level=INFO") {
 		t.Errorf("logged %s", log)
 	}
 }

@@ -2,9 +2,11 @@ package api
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 
@@ -21,7 +23,10 @@ const maxAnswerAge = maxCRLAge
 func (s *server) ocspPOST(w http.ResponseWriter, r *request) error {
 	der, err := readOCSP(r.Request)
 	if err != nil {
-		if r.Context().Err() != nil {
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return fmt.Errorf("%w: %w", errSlowBody, err)
+		case r.Context().Err() != nil:
 			return err
 		}
 		return s.refuseMalformed(w, r, err)

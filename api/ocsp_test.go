@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"bufio"
 	"bytes"
 	"crypto"
 	"crypto/x509"
@@ -8,7 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -273,4 +276,28 @@ func TestTheResponderOfACA(t *testing.T) {
 	root.nobody().call(http.StatusUnauthorized, "GET", at, nil)
 	root.call(http.StatusNotFound, "GET", path("/cas/4711/ocsp"), nil)
 	root.call(http.StatusUnprocessableEntity, "GET", path("/cas/x/ocsp"), nil)
+}
+
+func TestABodyThatDoesNotArriveIsNoSuccess(t *testing.T) {
+	t.Parallel()
+	root := withRoot(t)
+	server := httptest.NewUnstartedServer(root.handler)
+	server.Config.ReadTimeout = 200 * time.Millisecond
+	server.Start()
+	t.Cleanup(server.Close)
+	for _, path := range []string{"/api/v1/cas/", "/ocsp/root-1"} {
+		conn, err := net.Dial("tcp", server.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: 50\r\n\r\n{", path, root.token)
+		answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if answer.Body.Close(); answer.StatusCode != http.StatusRequestTimeout {
+			t.Errorf("%s: %s", path, answer.Status)
+		}
+	}
 }

@@ -24,14 +24,18 @@ var statuses = map[fault.Code]int{
 	fault.Internal:        http.StatusInternalServerError,
 }
 
-// statusClientClosed is for the log only: nobody is there to read an answer.
+// statusClientClosed is for the log: nobody is there to read an answer, or only somebody who must not take it for success.
 const statusClientClosed = 499
 
 // fail answers with a failure. Only a classified failure shows its message; the log gets the rest.
 func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	exchangeOf(r.Context()).err = err
+	if errors.Is(err, errSlowBody) { // the context has ended with it
+		writeProblem(w, http.StatusRequestTimeout, "The request body did not arrive in time")
+		return
+	}
 	if r.Context().Err() != nil && errors.Is(context.Cause(r.Context()), context.Canceled) {
-		exchangeOf(r.Context()).status = statusClientClosed
+		w.WriteHeader(statusClientClosed)
 		return
 	}
 	var tooLarge *http.MaxBytesError
