@@ -36,6 +36,12 @@ func (a *Authority) sharedAnswer(ctx context.Context, s *subject, id CertID, cli
 		if landed != nil {
 			return landed.StatusAnswer, "cached", nil
 		}
+		if f == nil {
+			if held := a.ocsp.answers.find(key); held != nil && held.valid(now) {
+				return held.StatusAnswer, "cached", nil
+			}
+			return StatusAnswer{}, "", tryLater("too many answers are being made")
+		}
 		if mine {
 			go a.fly(context.WithoutCancel(ctx), s, key, client, f)
 		}

@@ -11,6 +11,8 @@ const (
 	minAnswers = 64
 	// maxUnknown is how many of those are about serial numbers that were never issued, which anybody can make up.
 	maxUnknown = 1024
+	// maxFlights bounds the answers that are being made: a client that has gone does not end what it asked for.
+	maxFlights = 4096
 )
 
 // statusKey is what an answer without nonce is about.
@@ -94,7 +96,7 @@ func (c *answerCache) hold(key statusKey, answer *heldAnswer) {
 }
 
 // join returns the flight for a key, and whether the caller must fly it. With none in the air a fresh answer that has
-// just landed is taken instead.
+// just landed is taken instead. Nothing is returned when too much is in the air.
 func (c *answerCache) join(key statusKey, now time.Time, byName bool) (f *flight, mine bool, landed *heldAnswer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -103,6 +105,9 @@ func (c *answerCache) join(key statusKey, now time.Time, byName bool) (f *flight
 	}
 	if answer, _ := c.look(key); answer != nil && answer.fresh(now, byName) {
 		return nil, false, answer
+	}
+	if len(c.flights) >= maxFlights {
+		return nil, false, nil
 	}
 	f = &flight{done: make(chan struct{})}
 	c.flights[key] = f

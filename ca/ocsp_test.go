@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -507,4 +508,52 @@ func TestHooksCountAnswers(t *testing.T) {
 	if got := strings.Join(outcomes, " "); got != "signed cached unknown refused" || !slices.Equal(certified, []int64{root.ID}) {
 		t.Errorf("outcomes are %s; responders of %v", got, certified)
 	}
+}
+
+// slowStore looks nothing up until its gate opens.
+type slowStore struct {
+	ca.Store
+	gate chan struct{}
+}
+
+func (s *slowStore) SerialStatus(ctx context.Context, caID int64, serial string) (ca.SerialStatus, error) {
+	select {
+	case <-s.gate:
+		return s.Store.SerialStatus(ctx, caID, serial)
+	case <-ctx.Done():
+		return ca.SerialStatus{}, ctx.Err()
+	}
+}
+
+func TestClientsThatGoAwayLeaveLittleWorkBehind(t *testing.T) {
+	t.Parallel()
+	first := newWorld(t)
+	root := first.createCA(t, superuser, nil)
+	leaf := first.issue(t, superuser, root.ID)
+	s := &slowStore{first.store, make(chan struct{})}
+	w := first.replica(func(c *ca.Config) { c.Store = s })
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	r := plain(t, root, leaf.Serial)
+	before := runtime.NumGoroutine()
+	w.Status(t.Context(), slugOf(root), ca.StatusRequest{}) // learns of the CA
+	for i := range 20_000 {
+		made := r
+		made.IDs = []ca.CertID{r.IDs[0]}
+		made.IDs[0].Serial = fmt.Sprintf("%x", 1<<40+i)
+		w.Status(gone, slugOf(root), made)
+	}
+	if n := runtime.NumGoroutine() - before; n > 6000 { // other tests have some too
+		t.Errorf("%d goroutines work for nobody", n)
+	}
+	start := time.Now()
+	w.wantRefusal(t, root, r, later)
+	if took := time.Since(start); took > time.Second {
+		t.Errorf("it was refused after %s", took)
+	}
+	close(s.gate)
+	eventually(t, 10*time.Second, "answers are made again", func() bool {
+		_, err := w.Status(t.Context(), slugOf(root), r)
+		return err == nil
+	})
 }
