@@ -26,7 +26,7 @@ const (
 )
 
 // PublicList returns a list of a CA for relying parties. Deleted CAs have theirs too. It reads, and never reaches the token. A
-// change that was made on this replica a moment ago is waited for, at most a second. NotFound when there is no such CA, shard or
+// change that was made on this replica a moment ago is waited for, at most two seconds. NotFound when there is no such CA, shard or
 // delta; Unavailable when it is not published yet.
 func (a *Authority) PublicList(ctx context.Context, slug string, shard int, delta bool) (*PublishedList, error) {
 	id, err := a.publicID(ctx, slug)

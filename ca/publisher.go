@@ -10,8 +10,9 @@ import (
 )
 
 const (
-	// publishWait is how long a relying party waits for a list with a change that was made here a moment ago.
-	publishWait = time.Second
+	// publishWait is how long a relying party waits for a list with a change that was made here a moment ago: longer than the
+	// default interval between two lists.
+	publishWait = 2 * time.Second
 	// busyCAs is how many CAs publish at once: issuance has the rest of the token.
 	busyCAs = 2
 	// minPublishPause and maxPublishPause bound the pause after a publication that failed; it doubles.
