@@ -140,7 +140,7 @@ func (p *press) complete(ctx context.Context, shard int, before *List, at time.T
 	defer memory.end()
 	entries := func(yield func(signer.Revoked, error) bool) {
 		read := 0
-		for e, err := range p.cfg.Store.RevokedEntries(ctx, p.ca.ID, shard, -1, since) {
+		for e, err := range p.entries(ctx, shard, before, since) {
 			read++
 			memory.expect(read)
 			if p.policy.Delta {
@@ -181,6 +181,26 @@ func (p *press) complete(ctx context.Context, shard int, before *List, at time.T
 	return l, p.store(ctx, lists, start)
 }
 
+// entries are those of certificates that had not expired at a time, and what came after the list before: that was signed ahead perhaps,
+// and what was revoked while the token was away must appear, although its certificate has expired since.
+func (p *press) entries(ctx context.Context, shard int, before *List, notExpiredAt time.Time) iter.Seq2[RevokedEntry, error] {
+	return func(yield func(RevokedEntry, error) bool) {
+		for e, err := range p.cfg.Store.RevokedEntries(ctx, p.ca.ID, shard, -1, notExpiredAt) {
+			if !yield(e, err) {
+				return
+			}
+		}
+		if before == nil {
+			return
+		}
+		for e, err := range p.cfg.Store.RevokedEntries(ctx, p.ca.ID, shard, before.Sequence, time.Time{}) {
+			if (err != nil || e.NotAfter.Before(notExpiredAt)) && !yield(e, err) {
+				return
+			}
+		}
+	}
+}
+
 // delta signs and stores what has changed since the current complete list. It fails with errLongDelta when that is so much that
 // a complete list is better.
 func (p *press) delta(ctx context.Context, s shardState, at time.Time) error {
@@ -198,7 +218,7 @@ func (p *press) delta(ctx context.Context, s shardState, at time.Time) error {
 		d.NextUpdate = latest
 	}
 	changes := changesOf(base)
-	for e, err := range p.cfg.Store.RevokedEntries(ctx, p.ca.ID, s.Shard, base.Sequence, base.ThisUpdate) {
+	for e, err := range p.cfg.Store.RevokedEntries(ctx, p.ca.ID, s.Shard, base.Sequence, time.Time{}) {
 		if err != nil {
 			return fmt.Errorf("read changes: %w", err)
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"signet/ca"
+	"signet/policy"
 )
 
 // outagePolicy makes lists of six hours, which are signed ahead five hours apart.
@@ -188,5 +189,41 @@ func TestAPolicyWithdrawsNothingOfItsOwn(t *testing.T) {
 	}
 	if now != 2 {
 		t.Errorf("%d lists for two policies", now)
+	}
+}
+
+func TestWhatIsRevokedAndExpiresInAnOutageIsListedOnce(t *testing.T) {
+	t.Parallel()
+	for name, delta := range map[string]bool{"complete lists": false, "deltas": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			root := w.createCA(t, acmeAdmin, nil)
+			cert, err := w.Issue(t.Context(), acmeAdmin, ca.IssueRequest{IssuerID: root.ID, CommonName: "short.acme.example", Type: policy.Server,
+				Key: policy.KeySpec{Type: policy.EC, Size: 256}, ValidDays: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			until := w.clock.Now().Add(3 * 24 * time.Hour)
+			p := outagePolicy(w.clock.Now(), until)
+			p.Delta = delta
+			w.set(t, root, p)
+			w.run(t)
+			eventually(t, 10*time.Second, "lists are signed until the end of the outage", func() bool {
+				return w.signedUntil(t, ca.ListScope{CAID: root.ID}).After(until)
+			})
+			w.keys.setAway(true)
+			w.clock.advance(time.Hour)
+			w.revoke(t, cert, "keyCompromise")
+			w.clock.advance(until.Sub(w.clock.Now()))
+			w.keys.setAway(false)
+			listed := func() bool {
+				_, listed := entry(w.crl(t, root), cert.Serial)
+				return listed
+			}
+			eventually(t, 35*time.Second, "it is listed", listed)
+			w.clock.advance(2 * time.Hour)
+			eventually(t, 35*time.Second, "it has left", func() bool { return !listed() })
+		})
 	}
 }
