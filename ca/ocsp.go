@@ -89,6 +89,7 @@ type subject struct {
 	byName       atomic.Bool   // how its responder names itself
 	pause        atomic.Int64  // until then, in Unix nanoseconds, its key is not asked: it has just failed
 	turn         chan struct{} // to look for what signs
+	pauses       pauses        // whose turn it is
 	signs        atomic.Pointer[signing]
 }
 

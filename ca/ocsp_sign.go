@@ -14,8 +14,7 @@ import (
 const (
 	// lookAgain is how often a replica looks whether a responder that is due was renewed by another one.
 	lookAgain = time.Minute
-	// certifyPause is how long no responder is certified after that failed: a reservation that cannot be signed costs a serial
-	// number in the CRLs to come.
+	// certifyPause is how long no responder is certified after that failed, at least.
 	certifyPause = 5 * time.Second
 	// lastMinute is what a responder's certificate has left when nothing is signed with it any more.
 	lastMinute = time.Minute
@@ -101,10 +100,11 @@ func (a *Authority) signs(ctx context.Context, s *subject, p RevocationPolicy) (
 			return g, nil
 		}
 		if !errors.Is(err, errNoResponder) {
-			s.rest(a.cfg.Now(), certifyPause)
+			s.rest(a.cfg.Now(), s.pauses.after(err, certifyPause))
 		}
 		return nil, err
 	}
+	s.pauses = pauses{}
 	s.signs.Store(g)
 	return g, nil
 }

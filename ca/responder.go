@@ -189,13 +189,28 @@ func (a *Authority) certifyResponder(ctx context.Context, c CA, p RevocationPoli
 
 	// 5. Sign, verify and complete. From here on the responder exists.
 	if r.Certificate, err = draft.Sign(); err != nil {
-		return Responder{}, discard(fmt.Errorf("sign certificate: %w", err))
+		return Responder{}, discard(fmt.Errorf("sign certificate: %w: %w", errUnsigned, err))
 	}
 	if err := a.cfg.Store.CompleteResponder(ctx, r.ID, r.Certificate, event(audit.ResponderCreate)); err != nil {
 		return Responder{}, fmt.Errorf("complete certificate: %w", err)
 	}
 	r.State, r.TBS = Valid, nil
 	return r, nil
+}
+
+// errUnsigned says that a reservation is lost: the token was there, and did not sign.
+var errUnsigned = errors.New("the reservation is lost")
+
+// pauses are what follows attempts to certify a responder that failed. Those that cost a reservation become rare: each is a
+// serial number in the CRLs to come.
+type pauses struct{ lost int }
+
+func (p *pauses) after(err error, shortest time.Duration) time.Duration {
+	if !errors.Is(err, errUnsigned) {
+		return shortest
+	}
+	p.lost = min(p.lost+1, 6)
+	return shortest << p.lost
 }
 
 // responderKey is the key of the latest responder, or a new one when there is none or the token has lost it.

@@ -23,6 +23,7 @@ const (
 type keptResponder struct {
 	next    time.Time
 	policy  time.Time // UpdatedAt of the one in effect
+	pauses  pauses
 	failing alarm
 }
 
@@ -73,10 +74,11 @@ func (a *Authority) keepResponder(ctx context.Context, caID int64, p RevocationP
 	switch {
 	case err == nil:
 		k.failing.end()
+		k.pauses = pauses{}
 		k.next, k.policy = a.cfg.Now().Add(responderInterval), p.UpdatedAt
 	case ctx.Err() == nil:
 		k.failing.raise(a, err)
-		k.next = a.cfg.Now().Add(responderInterval / 10)
+		k.next = a.cfg.Now().Add(k.pauses.after(err, responderInterval/10))
 		k.policy = p.UpdatedAt
 	}
 }

@@ -363,3 +363,22 @@ func TestSigningAheadTakesNoRestFromSigning(t *testing.T) {
 	w.revoke(t, leaves[0], "superseded")
 	eventually(t, 5*time.Second, "it is answered anew", answered(leaves[0].Serial))
 }
+
+func TestAKeyThatDoesNotSignCostsFewSerialNumbers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	root := w.createCA(t, superuser, nil)
+	leaf := w.issue(t, superuser, root.ID)
+	w.keys.setIdle(root.KeyID)
+	for range 120 { // ten minutes
+		w.wantRefusal(t, root, plain(t, root, leaf.Serial), later)
+		w.clock.advance(5 * time.Second)
+	}
+	all, err := w.store.Responders(t.Context(), 0, 200)
+	if err != nil || len(all) == 0 || len(all) > 8 {
+		t.Errorf("%d reservations, %v", len(all), err)
+	}
+	w.keys.setIdle(nil)
+	w.clock.advance(6 * time.Minute)
+	w.status(t, root, leaf.Serial)
+}

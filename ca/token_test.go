@@ -22,6 +22,7 @@ type tokenKeys struct {
 	token *keystore.Token
 	mu    sync.Mutex
 	away  bool
+	idle  string         // CKA_ID of a key that is there and does not sign
 	made  map[string]int // signatures by CKA_ID
 }
 
@@ -38,6 +39,13 @@ func (k *tokenKeys) setAway(away bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.away = away
+}
+
+// setIdle names a key that does not sign; nil: all do.
+func (k *tokenKeys) setIdle(id []byte) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.idle = string(id)
 }
 
 func (k *tokenKeys) check() error {
@@ -132,6 +140,10 @@ func (s *switchedSigner) Sign(rand io.Reader, digest []byte, opts crypto.SignerO
 		return nil, err
 	}
 	s.keys.mu.Lock()
+	if s.keys.idle == s.id {
+		s.keys.mu.Unlock()
+		return nil, errAway
+	}
 	if s.keys.made == nil {
 		s.keys.made = map[string]int{}
 	}
