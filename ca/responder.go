@@ -189,7 +189,7 @@ func (a *Authority) certifyResponder(ctx context.Context, c CA, p RevocationPoli
 
 	// 5. Sign, verify and complete. From here on the responder exists.
 	if r.Certificate, err = draft.Sign(); err != nil {
-		return Responder{}, discard(fmt.Errorf("sign certificate: %w: %w", errUnsigned, err))
+		return Responder{}, discard(fmt.Errorf("sign certificate: %w: %w", errRecorded, err))
 	}
 	if err := a.cfg.Store.CompleteResponder(ctx, r.ID, r.Certificate, event(audit.ResponderCreate)); err != nil {
 		return Responder{}, fmt.Errorf("complete certificate: %w", err)
@@ -198,15 +198,15 @@ func (a *Authority) certifyResponder(ctx context.Context, c CA, p RevocationPoli
 	return r, nil
 }
 
-// errUnsigned says that a reservation is lost: the token was there, and did not sign.
-var errUnsigned = errors.New("the reservation is lost")
+// errRecorded says that the token was there, and did not do what was announced in the store.
+var errRecorded = errors.New("what was recorded did not happen")
 
-// pauses are what follows attempts to certify a responder that failed. Those that cost a reservation become rare: each is a
-// serial number in the CRLs to come.
+// pauses are what follows attempts to certify a responder, or to end its key, that failed. Those that leave records behind become
+// rare: each reservation is a serial number in the CRLs to come.
 type pauses struct{ lost int }
 
 func (p *pauses) after(err error, shortest time.Duration) time.Duration {
-	if !errors.Is(err, errUnsigned) {
+	if !errors.Is(err, errRecorded) {
 		return shortest
 	}
 	p.lost = min(p.lost+1, 6)

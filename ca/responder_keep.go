@@ -135,7 +135,7 @@ func (a *Authority) endResponder(ctx context.Context, c CA, r Responder) error {
 	}
 	result, err := a.destroy(ctx, CA{ID: c.ID, Token: r.Token, KeyID: r.KeyID, PublicKey: r.PublicKey})
 	if err != nil {
-		err = fmt.Errorf("destroy key of the OCSP responder of CA %d: %w", c.ID, err)
+		err = fmt.Errorf("destroy key of the OCSP responder of CA %d: %w: %w", c.ID, errRecorded, err)
 		return errors.Join(err, a.cfg.Store.Record(ctx, event("key was not destroyed")))
 	}
 	if err := a.cfg.Store.Record(ctx, event(result)); err != nil {

@@ -382,3 +382,29 @@ func TestAKeyThatDoesNotSignCostsFewSerialNumbers(t *testing.T) {
 	w.clock.advance(6 * time.Minute)
 	w.status(t, root, leaf.Serial)
 }
+
+func TestAKeyThatCannotBeDestroyedIsNotRecordedAllTheTime(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	root := w.createCA(t, superuser, nil)
+	leaf := w.issue(t, superuser, root.ID)
+	w.status(t, root, leaf.Serial)
+	if err := w.DeleteCA(t.Context(), superuser, root.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.DestroyKey(t.Context(), superuser, root.ID); err != nil {
+		t.Fatal(err)
+	}
+	r := w.responder(t, root)
+	w.keys.setIdle(r.KeyID)
+	before := w.count(t, audit.KeyDestroy)
+	w.clock.advance(r.NotAfter.Sub(w.clock.Now()) + time.Second)
+	w.run(t)
+	for range 7 {
+		time.Sleep(1100 * time.Millisecond) // responders are looked after
+		w.clock.advance(6 * time.Second)
+	}
+	if n := w.count(t, audit.KeyDestroy) - before; n < 2 || n > 6 {
+		t.Errorf("%d events", n)
+	}
+}

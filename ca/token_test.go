@@ -22,7 +22,7 @@ type tokenKeys struct {
 	token *keystore.Token
 	mu    sync.Mutex
 	away  bool
-	idle  string         // CKA_ID of a key that is there and does not sign
+	idle  string         // CKA_ID of a key that is there, but neither signs nor goes
 	made  map[string]int // signatures by CKA_ID
 }
 
@@ -41,7 +41,7 @@ func (k *tokenKeys) setAway(away bool) {
 	k.away = away
 }
 
-// setIdle names a key that does not sign; nil: all do.
+// setIdle names a key that neither signs nor can be destroyed; nil: there is none.
 func (k *tokenKeys) setIdle(id []byte) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -117,6 +117,12 @@ func (k *tokenKeys) Attester(ctx context.Context, _ string) (crypto.Signer, evid
 func (k *tokenKeys) Destroy(ctx context.Context, _ string, id []byte) error {
 	if err := k.check(); err != nil {
 		return err
+	}
+	k.mu.Lock()
+	idle := k.idle == string(id)
+	k.mu.Unlock()
+	if idle {
+		return errAway
 	}
 	return k.token.Destroy(ctx, id)
 }
