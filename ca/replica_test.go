@@ -362,6 +362,7 @@ func TestAFailureOfOneCADoesNotKeepTheListOfAnother(t *testing.T) {
 	two := all[0].createCA(t, superuser, func(r *ca.CreateCARequest) { r.Name, r.SubjectDN = "Two", "CN=Two" })
 	certs := []ca.Issued{all[0].issue(t, superuser, one.ID), all[0].issue(t, superuser, two.ID)}
 	all[0].run(t)
+	eventually(t, 10*time.Second, "the first leads", all[0].Leads)
 	all[1].run(t)
 	all[1].crl(t, one)
 	time.Sleep(500 * time.Millisecond)
