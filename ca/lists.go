@@ -84,8 +84,8 @@ type ListStore interface {
 	RevocationStates(ctx context.Context) ([]RevocationState, error)
 	// ChangedSerials lists what changed in the ledger of a CA after a sequence, at most limit.
 	ChangedSerials(ctx context.Context, caID, after int64, limit int) ([]RevokedEntry, error)
-	// RevokedEntries streams what changed in a shard (0: in all of them) after a sequence (-1: everything), released entries included, without
-	// what had expired at notExpiredAt. One consistent view; memory does not grow with it.
+	// RevokedEntries streams what changed in a shard (0: in all of them) after a sequence (-1: everything), released entries
+	// included, without what had expired at notExpiredAt (zero: nothing had). One consistent view; memory does not grow with it.
 	RevokedEntries(ctx context.Context, caID int64, shard int, changedAfter int64, notExpiredAt time.Time) iter.Seq2[RevokedEntry, error]
 
 	// ListScopes returns the complete lists that must be kept up at the time now: of every CA that has its key and has not

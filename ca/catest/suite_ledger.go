@@ -102,6 +102,7 @@ var ledgerTests = map[string]func(f fixture){
 		f.ok(err)
 		f.equal(len(f.entries(root, 0, -1, c.NotAfter)), 1)
 		f.equal(len(f.entries(root, 0, -1, c.NotAfter.Add(time.Second))), 0)
+		f.equal(len(f.entries(root, 0, -1, time.Time{})), 1)
 	},
 	"keeps what was deleted": func(f fixture) {
 		root := f.root()
