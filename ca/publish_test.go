@@ -516,3 +516,27 @@ func TestAChangeDoesNotWaitForTheListsOfEveryShard(t *testing.T) {
 	eventually(t, 10*time.Second, "every shard has another list", func() bool { return len(w.lists(t, root)) > before+300 })
 	w.wantNumbers(t, root)
 }
+
+func TestTheEndDoesNotWaitForListsThatAreOnlyDue(t *testing.T) {
+	t.Parallel()
+	s := newStuckStore()
+	w := newWorldOn(t, s)
+	root := w.createCA(t, acmeAdmin, nil)
+	w.set(t, root, ca.RevocationPolicy{Shards: 300})
+	cert := w.issue(t, acmeAdmin, root.ID)
+	eventually(t, 10*time.Second, "every shard has a list", func() bool { return len(w.lists(t, root)) >= 301 })
+	before := len(w.lists(t, root))
+	s.on("CompleteLists", func() error { time.Sleep(20 * time.Millisecond); return nil })
+	w.clock.advance(25 * time.Hour)
+	stop := w.run(t)
+	eventually(t, 5*time.Second, "the schedule is busy", func() bool { return len(w.lists(t, root)) > before })
+	w.revoke(t, cert, "")
+	start := time.Now()
+	stop()
+	if took := time.Since(start); took > 3*time.Second {
+		t.Errorf("it took %s", took)
+	}
+	if _, listed := entry(w.list(t, root, cert.CRLShard, false), cert.Serial); !listed {
+		t.Error("a change was left behind")
+	}
+}

@@ -167,11 +167,11 @@ func (p *publisher) next(q *publishQueue) (shards []int, wait time.Duration) {
 		left := q.startOf(w).Sub(now)
 		if p.flushing && left > 0 {
 			left = 0
-			if q.resume.After(now) { // it would fail again
-				delete(q.wanted, shard)
-				close(w.done)
-				continue
-			}
+		}
+		if p.flushing && (!w.changed || q.resume.After(now)) { // another replica does it by the schedule, or it would fail again
+			delete(q.wanted, shard)
+			close(w.done)
+			continue
 		}
 		switch {
 		case left <= 0 && len(shards) == busyShards: // the next turn
@@ -225,7 +225,8 @@ func (p *publisher) interrupts(caID int64) bool {
 	return false
 }
 
-// flush publishes at once what waits, and returns when nothing is left. What failed a moment ago is left to another replica.
+// flush publishes at once the changes that wait, and returns when nothing is left. What is due by the schedule, and what failed a
+// moment ago, is left to another replica.
 func (p *publisher) flush() {
 	p.mu.Lock()
 	p.flushing = true
