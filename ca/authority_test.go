@@ -92,6 +92,7 @@ func (w *world) run(t testing.TB) (stop func()) {
 	go func() { w.Run(ctx); close(stopped) }()
 	stop = func() { cancel(); <-stopped }
 	t.Cleanup(stop)
+	eventually(t, 10*time.Second, "it runs", w.Running)
 	return stop
 }
 
