@@ -125,15 +125,14 @@ func TestTheWebhookIsToldWhatEnds(t *testing.T) {
 			if c := told["ca.expiring"]; c["ca_name"] != "Short" || c["serial_number"] == "" {
 				t.Errorf("the CA is told as %v", c)
 			}
-			metrics := string(r.raw(http.StatusOK, "GET", "/metrics", nil))
 			slug := fmt.Sprintf("short-%d", id(authority))
 			for _, want := range []string{
 				`signet_webhook_deliveries_total{outcome="delivered"} 2`, "signet_leader 1",
 				`signet_certificates_expiring{ca="` + slug + `",within="24h"} 1`, `signet_ca_not_after_timestamp_seconds{ca="` + slug + `"} `,
 			} {
-				if !strings.Contains(metrics, want) {
-					t.Errorf("metrics lack %s", want)
-				}
+				eventually(t, 10*time.Second, "the metrics have "+want, func() bool {
+					return strings.Contains(string(r.raw(http.StatusOK, "GET", "/metrics", nil)), want)
+				})
 			}
 			r.stop(syscall.SIGKILL)
 
