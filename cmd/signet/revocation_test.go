@@ -133,13 +133,13 @@ func TestAFloodOfNoncesDoesNotStarveIssuance(t *testing.T) {
 	for start := time.Now(); time.Since(start) < 2*time.Second; {
 		began := time.Now()
 		r.sign(authority, "api.example.com")
-		if took := time.Since(began); took > time.Second {
+		if took := time.Since(began); took > promptly {
 			t.Errorf("a certificate took %s in a flood of nonces", took)
 		}
 	}
 	close(stop)
 	flood.Wait()
-	if answers[ocsp.Success] == 0 || answers[ocsp.Success] > 40 || answers[ocsp.TryLater] < 100 {
+	if answers[ocsp.Success] == 0 || answers[ocsp.Success] > 40 || answers[ocsp.TryLater] < 20 {
 		t.Errorf("answers of a responder with a budget of 5 a second: %v", answers)
 	}
 }
@@ -208,11 +208,11 @@ func TestReplicasPublishOneSequenceOfLists(t *testing.T) {
 		revoked++
 		for _, other := range all {
 			if other.code == 0 {
-				eventually(t, 1500*time.Millisecond, "OCSP knows of the revocation on every replica", func() bool {
+				eventually(t, 6*time.Second, "OCSP knows of the revocation on every replica", func() bool {
 					status, err := other.ocspStatus(leaf, issuer)
 					return err == nil && status == ocsp.Revoked
 				})
-				eventually(t, 8*time.Second, "the list has the revocation on every replica", func() bool {
+				eventually(t, 15*time.Second, "the list has the revocation on every replica", func() bool {
 					return len(list(other).RevokedCertificateEntries) == revoked
 				})
 			}
