@@ -12,8 +12,8 @@ SELECT id, revocation_sequence, crl_number FROM certificate_authorities;
 ALTER TABLE certificate_authorities DROP COLUMN revocation_sequence;
 ALTER TABLE certificate_authorities DROP COLUMN crl_number;
 
--- The lists that a CA must keep up, and the sequence of the last change in each. Shard 0 is the list of a CA without
--- partitions, and of certificates that name no other.
+-- The lists that a CA must keep up, and the sequence of the last change among the certificates that name each. Shard 0 is the
+-- list of everything, which certificates outside shards name.
 CREATE TABLE crl_scopes (
     ca_id INTEGER NOT NULL REFERENCES certificate_authorities (id),
     shard INTEGER NOT NULL,
