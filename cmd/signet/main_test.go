@@ -25,7 +25,7 @@ import (
 // TestMain puts two programs in PATH, both made of this test binary: signet, which is main itself, and signet-crash,
 // which is the same server with a hole to fall into.
 func TestMain(m *testing.M) {
-	testscript.Main(suite{m}, map[string]func(){"signet": main, "signet-crash": crashMain})
+	testscript.Main(suite{m}, map[string]func(){"signet": main, "signet-crash": crashMain, "signet-profile": profileMain})
 }
 
 // suite runs the tests, not the two programs.
