@@ -26,6 +26,7 @@ const module = "signet"
 // listed is forbidden; "*" is all.
 var mayImport = map[string][]string{
 	"fault":    nil,
+	"fresh":    nil,
 	"audit":    nil,
 	"policy":   nil,
 	"signer":   nil,
@@ -35,8 +36,8 @@ var mayImport = map[string][]string{
 	"notify":   nil,
 
 	"client":   {"api/wire"},
-	"identity": {"policy", "fault", "audit"},
-	"ca":       {"policy", "signer", "evidence", "fault", "audit"},
+	"identity": {"policy", "fault", "audit", "fresh"},
+	"ca":       {"policy", "signer", "evidence", "fault", "audit", "fresh"},
 	"store":    {"ca", "evidence", "identity", "notify", "policy", "fault", "audit"},
 	"softhsm":  {"keystore"},
 

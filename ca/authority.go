@@ -16,11 +16,12 @@ import (
 	"signet/audit"
 	"signet/evidence"
 	"signet/fault"
+	"signet/fresh"
 	"signet/policy"
 	"signet/signer"
 )
 
-// Config is what an Authority needs. Every field but Notices, LeaseTTL, OCSP, Version, DrillInterval and Hooks is required.
+// Config is what an Authority needs. Every field but Notices, LeaseTTL, OCSP, Version, DrillInterval, RecordAge and Hooks is required.
 type Config struct {
 	Store         Store
 	Keys          Keys
@@ -33,6 +34,7 @@ type Config struct {
 	OCSP          OCSPConfig
 	Notices       *NoticeConfig // nil: there is nobody to tell
 	DrillInterval time.Duration // between two drills of a CA's key in the background; 0: none but at the start
+	RecordAge     time.Duration // how long ago the record of a CA may have been read when it issues; 0: each certificate reads it
 	Version       string        // of the program, named in evidence
 	Now           func() time.Time
 	Hooks         Hooks
@@ -123,6 +125,7 @@ type CSRRequest struct {
 // Authority is the certificate authority service. It is safe for concurrent use.
 type Authority struct {
 	cfg       Config
+	records   *fresh.Cache[recordKey, CA]
 	keygen    chan struct{} // bounds the leaf keys being made at once
 	evidence  chan struct{} // bounds the evidence being made at once: signing certificates goes first
 	issuers   sync.Map      // issuerKey -> *signer.Issuer; a CA's certificate and key never change
@@ -144,6 +147,8 @@ type Authority struct {
 // New returns an Authority. It does nothing until it is called; start Run for its background work.
 func New(cfg Config) *Authority {
 	a := &Authority{cfg: cfg, keygen: make(chan struct{}, runtime.GOMAXPROCS(0)), evidence: make(chan struct{}, 2)}
+	a.records = fresh.New[recordKey, CA](cfg.RecordAge, maxRecords)
+	a.cfg.Store = forgetful{cfg.Store, a.records}
 	a.cfg.LeaseTTL = cmp.Or(cfg.LeaseTTL, defaultLeaseTTL)
 	a.drills.busy = map[string]drillSlot{}
 	a.publisher = newPublisher(cfg.CRLCoalesce, a.publishShards)

@@ -69,7 +69,7 @@ func (w *world) replica(change func(*ca.Config)) *world {
 	c := ca.Config{
 		Store: w.store, Keys: w.keys, PublicURL: "http://pki.example", Now: w.clock.Now,
 		CRLValidity: 7 * 24 * time.Hour, CRLRefresh: 24 * time.Hour, CRLOverlap: 24 * time.Hour, CRLCoalesce: 20 * time.Millisecond,
-		LeaseTTL: time.Second, OCSP: ca.OCSPConfig{Validity: 24 * time.Hour},
+		RecordAge: 500 * time.Millisecond, LeaseTTL: time.Second, OCSP: ca.OCSPConfig{Validity: 24 * time.Hour},
 		Hooks: ca.Hooks{Failed: func(task string, err error) {
 			select {
 			case r.failed <- fmt.Errorf("%s: %w", task, err):

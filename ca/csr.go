@@ -45,7 +45,7 @@ func (a *Authority) SignCSR(ctx context.Context, caller policy.Caller, r CSRRequ
 // issuerFor finds the CA a CSR names by id or by name; with both, they must agree.
 func (a *Authority) issuerFor(ctx context.Context, caller policy.Caller, id *int64, name *string) (CA, error) {
 	if id != nil {
-		c, err := a.cfg.Store.CA(ctx, *id)
+		c, err := a.issuing(ctx, *id)
 		if err != nil {
 			return CA{}, fmt.Errorf("find issuer: %w", err)
 		}

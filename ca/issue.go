@@ -39,7 +39,7 @@ type leaf struct {
 // Issue certifies a key: the caller's own, or one that is made here.
 func (a *Authority) Issue(ctx context.Context, caller policy.Caller, r IssueRequest) (Issued, error) {
 	// 1. May the caller, and may this certificate exist?
-	issuer, err := a.cfg.Store.CA(ctx, r.IssuerID)
+	issuer, err := a.issuing(ctx, r.IssuerID)
 	if err != nil {
 		return Issued{}, fmt.Errorf("find issuer: %w", err)
 	}
@@ -255,7 +255,7 @@ func (a *Authority) checkRecords(ctx context.Context, l leaf) error {
 		return err
 	}
 	if l.issuer.ParentID != nil {
-		chain, err := a.chainOf(ctx, l.issuer)
+		chain, err := chainOf(ctx, l.issuer, a.above)
 		if err != nil {
 			return err
 		}

@@ -37,12 +37,17 @@ func (a *Authority) Chain(ctx context.Context, caller policy.Caller, id int64) (
 }
 
 func (a *Authority) chainOf(ctx context.Context, c CA) ([]CA, error) {
+	return chainOf(ctx, c, a.cfg.Store.PublicCA)
+}
+
+// chainOf finds the CAs above one by their ids.
+func chainOf(ctx context.Context, c CA, find func(context.Context, int64) (CA, error)) ([]CA, error) {
 	chain := []CA{c}
 	for c.ParentID != nil {
 		if len(chain) > maxChain {
 			return nil, fmt.Errorf("chain of CA %d has no end", chain[0].ID)
 		}
-		parent, err := a.cfg.Store.PublicCA(ctx, *c.ParentID)
+		parent, err := find(ctx, *c.ParentID)
 		if err != nil {
 			return nil, fmt.Errorf("find issuer of CA %d: %w", c.ID, err)
 		}

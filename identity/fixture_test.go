@@ -81,7 +81,8 @@ func newWorld(t *testing.T, adjust func(*identity.Config)) *world {
 	}
 	cfg := identity.Config{
 		Store: w.store, Secret: secret, AccessTTL: 15 * time.Minute, RefreshTTL: 24 * time.Hour, BcryptCost: bcrypt.MinCost,
-		Now: func() time.Time { return w.now },
+		SessionAge: time.Hour, // what this service changes it must know without reading
+		Now:        func() time.Time { return w.now },
 	}
 	if adjust != nil {
 		adjust(&cfg)

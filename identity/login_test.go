@@ -362,7 +362,7 @@ func TestParallelInvalidationsAllSucceed(t *testing.T) {
 func TestSessionsSayWhenTheDatabaseIsAway(t *testing.T) {
 	t.Parallel()
 	for _, method := range []string{"RefreshTokenOwner", "User", "RotateRefreshToken", "Logout", "UpdateUser", "Session"} {
-		w := populated(t, nil)
+		w := populated(t, func(c *identity.Config) { c.SessionAge = 0 })
 		tokens := w.login("userA", password)
 		session := w.session(tokens.Access)
 		w.away(method)

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/crypto/bcrypt"
 
+	"signet/fresh"
 	"signet/policy"
 )
 
@@ -22,6 +23,7 @@ type Config struct {
 	RefreshTTL            time.Duration    // life of a refresh token, at least one second
 	AllowOpenRegistration bool             // unauthenticated callers may create users of role user
 	BcryptCost            int              // 0 means 12
+	SessionAge            time.Duration    // how long ago a session may have been read; 0: each call reads it
 	Now                   func() time.Time // nil means time.Now
 }
 
@@ -60,6 +62,7 @@ type UserPatch struct {
 // *fault.Error; those of the store pass through as they are.
 type Service struct {
 	store     Store
+	sessions  *fresh.Cache[sessionKey, storedSession]
 	open      bool
 	tokens    issuer
 	passwords *hasher
@@ -84,8 +87,10 @@ func New(cfg Config) (*Service, error) {
 	case cfg.BcryptCost < bcrypt.MinCost, cfg.BcryptCost > bcrypt.MaxCost:
 		return nil, fmt.Errorf("identity: bcrypt cost %d is not between %d and %d", cfg.BcryptCost, bcrypt.MinCost, bcrypt.MaxCost)
 	}
+	sessions := fresh.New[sessionKey, storedSession](cfg.SessionAge, maxSessions)
 	return &Service{
-		store:     cfg.Store,
+		store:     forgetful{cfg.Store, sessions},
+		sessions:  sessions,
 		open:      cfg.AllowOpenRegistration,
 		tokens:    issuer{secret: cfg.Secret, access: cfg.AccessTTL, refresh: cfg.RefreshTTL, now: cfg.Now},
 		passwords: newHasher(cfg.BcryptCost),

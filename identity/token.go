@@ -106,7 +106,7 @@ func (s *Service) Authenticate(ctx context.Context, access string) (Session, err
 	if err != nil {
 		return Session{}, badToken(err)
 	}
-	u, revoked, err := s.store.Session(ctx, c.UserID, c.ID)
+	u, revoked, err := s.session(ctx, c.UserID, c.ID)
 	switch {
 	case fault.Is(err, fault.NotFound):
 		return Session{}, badToken(errors.New("the user is gone"))

@@ -2,9 +2,14 @@ package main
 
 import (
 	"runtime"
+	"time"
 
 	"signet/ca"
 )
+
+// recordAge is how long ago a caller's session and the record of a CA may have been read. What another replica changes is felt
+// that much later, and what this one changes at once.
+const recordAge = 500 * time.Millisecond
 
 // authority is what the settings say of the certificate authority. Store, keys, clock and hooks are missing.
 func (c *Config) authority() ca.Config {
@@ -19,6 +24,7 @@ func (c *Config) authority() ca.Config {
 		o.ClientRate = float64(c.OCSPRate.Attempts) / c.OCSPRate.Per.Seconds()
 	}
 	return ca.Config{
+		RecordAge:   recordAge,
 		CRLValidity: c.CRLValidity, CRLRefresh: c.CRLRefresh, CRLOverlap: c.CRLOverlap, CRLCoalesce: c.CRLCoalesce,
 		LeaseTTL: c.LeaseTTL, OCSP: o, DrillInterval: c.KeyDrillInterval, Version: programVersion(),
 		Notices: c.notices(),

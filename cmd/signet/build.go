@@ -102,7 +102,7 @@ func (p *program) build(ctx context.Context, log *slog.Logger, addr net.Addr) (_
 	s.webhook = s.openWebhook(c.WebhookURL, webhookSecret)
 	if s.people, err = identity.New(identity.Config{
 		Store: s.db, Secret: secret, AccessTTL: c.AccessTokenTTL, RefreshTTL: c.RefreshTokenTTL,
-		AllowOpenRegistration: c.AllowUnauthenticatedRegistration, BcryptCost: c.PasswordCost, Now: p.now,
+		AllowOpenRegistration: c.AllowUnauthenticatedRegistration, BcryptCost: c.PasswordCost, SessionAge: recordAge, Now: p.now,
 	}); err != nil {
 		return nil, fmt.Errorf("set up accounts: %w", err)
 	}
