@@ -62,7 +62,7 @@ type UserPatch struct {
 // *fault.Error; those of the store pass through as they are.
 type Service struct {
 	store     Store
-	sessions  *fresh.Cache[sessionKey, storedSession]
+	sessions  *fresh.Cache[sessionKey, Session]
 	open      bool
 	tokens    issuer
 	passwords *hasher
@@ -87,7 +87,7 @@ func New(cfg Config) (*Service, error) {
 	case cfg.BcryptCost < bcrypt.MinCost, cfg.BcryptCost > bcrypt.MaxCost:
 		return nil, fmt.Errorf("identity: bcrypt cost %d is not between %d and %d", cfg.BcryptCost, bcrypt.MinCost, bcrypt.MaxCost)
 	}
-	sessions := fresh.New[sessionKey, storedSession](cfg.SessionAge, maxSessions)
+	sessions := fresh.New[sessionKey, Session](cfg.SessionAge, maxSessions)
 	return &Service{
 		store:     forgetful{cfg.Store, sessions},
 		sessions:  sessions,

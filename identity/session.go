@@ -2,7 +2,10 @@ package identity
 
 import (
 	"context"
+	"crypto/sha256"
 	"time"
+
+	"github.com/golang-jwt/jwt/v5"
 
 	"signet/audit"
 	"signet/fresh"
@@ -11,31 +14,26 @@ import (
 // maxSessions bounds the sessions that are held in memory.
 const maxSessions = 4096
 
-type sessionKey struct {
-	userID int64
-	jti    string
-}
+// sessionKey is the SHA-256 of an access token: what is held in memory opens nothing.
+type sessionKey [sha256.Size]byte
 
-type storedSession struct {
-	user    User
-	revoked bool
-}
-
-// session is [Store.Session] as of a moment ago: what another replica ended may pass until the age of sessions is over, what
-// this one ended does not.
-func (s *Service) session(ctx context.Context, userID int64, jti string) (User, bool, error) {
-	found, err := s.sessions.Get(ctx, sessionKey{userID, jti}, func(ctx context.Context) (storedSession, error) {
-		u, revoked, err := s.store.Session(ctx, userID, jti)
-		return storedSession{u, revoked}, err
+// Authenticate checks an access token against the database, as of a moment ago: what another replica ended may pass until the age
+// of sessions is over, what this one ended does not. Unauthenticated "Could not validate credentials" otherwise.
+func (s *Service) Authenticate(ctx context.Context, access string) (Session, error) {
+	session, err := s.sessions.Get(ctx, sha256.Sum256([]byte(access)), func(ctx context.Context) (Session, error) {
+		return s.authenticate(ctx, access)
 	})
-	return found.user, found.revoked, err
+	if err == nil && !s.now().Before(session.Expires) {
+		return Session{}, badToken(jwt.ErrTokenExpired)
+	}
+	return session, err
 }
 
 // forgetful is a store whose changes are felt by the sessions at once, also those that may have been made: an error does not
 // say that there was no change.
 type forgetful struct {
 	Store
-	sessions *fresh.Cache[sessionKey, storedSession]
+	sessions *fresh.Cache[sessionKey, Session]
 }
 
 func (f forgetful) UpdateUser(ctx context.Context, u User, e audit.Event) (User, error) {

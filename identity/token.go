@@ -100,13 +100,13 @@ func (i issuer) parse(access string) (claims, error) {
 	return c, nil
 }
 
-// Authenticate checks an access token against the database. Unauthenticated "Could not validate credentials" otherwise.
-func (s *Service) Authenticate(ctx context.Context, access string) (Session, error) {
+// authenticate checks an access token against the database now.
+func (s *Service) authenticate(ctx context.Context, access string) (Session, error) {
 	c, err := s.tokens.parse(access)
 	if err != nil {
 		return Session{}, badToken(err)
 	}
-	u, revoked, err := s.session(ctx, c.UserID, c.ID)
+	u, revoked, err := s.store.Session(ctx, c.UserID, c.ID)
 	switch {
 	case fault.Is(err, fault.NotFound):
 		return Session{}, badToken(errors.New("the user is gone"))

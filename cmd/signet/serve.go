@@ -46,6 +46,8 @@ func (p *program) run(ctx context.Context) (err error) {
 	}
 	log := c.logger(p.stderr)
 
+	tuneMemory()
+
 	// 1. The folder and the addresses are ours, or nothing is touched.
 	unlock, err := c.lockData(log)
 	if err != nil {
