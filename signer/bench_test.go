@@ -95,7 +95,7 @@ func BenchmarkPrepare(b *testing.B) {
 		b.Run(name+"/without lint", func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := build(template, i.certificate.RawSubject, i.certificate.SubjectKeyId, i.algorithm); err != nil {
+				if _, err := build(template, i.certificate.RawSubject, i.certificate.SubjectKeyId, i.algorithm, i.certificate.PublicKey); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -108,7 +108,7 @@ func BenchmarkLint(b *testing.B) {
 	issuers := benchIssuers(b)
 	for name, subject := range issuers {
 		i := issuers["P-256"]
-		built, err := build(benchTemplate(b, "www.corp.example", subject.certificate.PublicKey), i.certificate.RawSubject, i.certificate.SubjectKeyId, i.algorithm)
+		built, err := build(benchTemplate(b, "www.corp.example", subject.certificate.PublicKey), i.certificate.RawSubject, i.certificate.SubjectKeyId, i.algorithm, i.certificate.PublicKey)
 		if err != nil {
 			b.Fatal(err)
 		}
