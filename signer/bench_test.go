@@ -103,7 +103,8 @@ func BenchmarkPrepare(b *testing.B) {
 	}
 }
 
-// BenchmarkLint is what the linter costs by the kind of the subject's key.
+// BenchmarkLint is what the linter costs by the kind of the subject's key, with all lints, and with all of them on one in
+// [relinted] only.
 func BenchmarkLint(b *testing.B) {
 	issuers := benchIssuers(b)
 	for name, subject := range issuers {
@@ -112,7 +113,13 @@ func BenchmarkLint(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		b.Run(name, func(b *testing.B) {
+		b.Run(name+"/all", func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				lintAll(built.certificate)
+			}
+		})
+		b.Run(name+"/of a known shape", func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				lint(built.certificate)
