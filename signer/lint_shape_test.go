@@ -218,7 +218,7 @@ func TestWhatIsNotPlainHasNoShape(t *testing.T) {
 	for name, change := range map[string]func(*x509.Certificate){
 		"a CA":                             func(c *x509.Certificate) { c.IsCA = true },
 		"a certificate from before a lint": func(c *x509.Certificate) { c.NotBefore = newestLint().Add(-time.Second) },
-		"an end before the beginning":     func(c *x509.Certificate) { c.NotAfter = c.NotBefore.Add(-time.Second) },
+		"an end before the beginning":      func(c *x509.Certificate) { c.NotAfter = c.NotBefore.Add(-time.Second) },
 		"an end in 2050":                   func(c *x509.Certificate) { c.NotAfter = time.Date(2050, 1, 1, 0, 0, 0, 0, time.UTC) },
 		"serial number zero":               func(c *x509.Certificate) { c.SerialNumber = new(big.Int) },
 		"a serial number of 21 octets":     func(c *x509.Certificate) { c.SerialNumber = new(big.Int).Lsh(big.NewInt(1), 160) },
