@@ -27,6 +27,10 @@ func (a *Authority) SignCSR(ctx context.Context, caller policy.Caller, r CSRRequ
 	if err != nil {
 		return Certificate{}, a.refuse(err)
 	}
+	key, err := provenKey(csr)
+	if err != nil {
+		return Certificate{}, a.refuse(err)
+	}
 
 	// 2. What the certificate shall say: the CSR, overridden by the request.
 	p, err := fromCSR(csr, r)
@@ -34,8 +38,7 @@ func (a *Authority) SignCSR(ctx context.Context, caller policy.Caller, r CSRRequ
 		return Certificate{}, a.refuse(err)
 	}
 	l, err := a.plan(issuer, p)
-	key, keyErr := policy.CheckPublicKey(csr.PublicKey)
-	if err := everyReason(err, keyErr); err != nil {
+	if err != nil {
 		return Certificate{}, a.refuse(err)
 	}
 	l.publicKey, l.key = csr.PublicKey, key
@@ -70,7 +73,7 @@ func (a *Authority) issuerFor(ctx context.Context, caller policy.Caller, id *int
 	return CA{}, fault.New(fault.Conflict, "CA '%s' is ambiguous: %d CAs have this name; give ca_id", *name, len(found))
 }
 
-// parseCSR reads a PEM certificate request and checks its proof of possession.
+// parseCSR reads a PEM certificate request. Its signature is not verified yet.
 func parseCSR(text []byte) (*x509.CertificateRequest, error) {
 	block, rest := pem.Decode(text)
 	switch {
@@ -88,14 +91,20 @@ func parseCSR(text []byte) (*x509.CertificateRequest, error) {
 	if csr.PublicKeyAlgorithm == x509.UnknownPublicKeyAlgorithm || csr.PublicKey == nil {
 		return nil, fault.New(fault.Invalid, "Invalid CSR: the public key is of an unknown type")
 	}
-	// The key is judged before its signature is verified: verifying takes as long as the stranger's key is large.
-	if _, err := policy.CheckPublicKey(csr.PublicKey); err != nil {
-		return nil, err
+	return csr, nil
+}
+
+// provenKey judges the key of a certificate request and checks the proof of its possession, in this order: verifying takes
+// as long as the stranger's key is large.
+func provenKey(csr *x509.CertificateRequest) (policy.KeySpec, error) {
+	key, err := policy.CheckPublicKey(csr.PublicKey)
+	if err != nil {
+		return policy.KeySpec{}, err
 	}
 	if err := csr.CheckSignature(); err != nil {
-		return nil, fault.Wrap(fault.Invalid, "CSR signature verification failed", err)
+		return policy.KeySpec{}, fault.Wrap(fault.Invalid, "CSR signature verification failed", err)
 	}
-	return csr, nil
+	return key, nil
 }
 
 // fromCSR merges a CSR and the overrides beside it. Names of kinds that certificates here do not carry, such as

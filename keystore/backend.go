@@ -34,6 +34,10 @@ func (t *Token) Timeout() time.Duration { return t.timeout }
 type Signer interface {
 	crypto.MessageSigner
 
+	// SignUnverified is SignMessage without the verification of the signature, for a caller who does that, and who asks
+	// SignMessage again when the signature is bad.
+	SignUnverified(message []byte, opts crypto.SignerOpts) ([]byte, error)
+
 	// Ready waits, as long as operations do, for a token that is away. Errors: [ErrUnavailable].
 	Ready() error
 
@@ -47,8 +51,12 @@ type Request struct {
 	Message bool
 	Opts    crypto.SignerOpts
 
-	// Doubted says that the last answer to this request was bad: the key is looked up anew, and whatever Config.Unverified
-	// says, the signature is verified.
+	// Unverified leaves the verification of the signature to the caller, who must do it, and must ask again when it is bad:
+	// without Unverified, or with Doubted.
+	Unverified bool
+
+	// Doubted says that the last answer to this request was bad: the key is looked up anew, and the signature is verified
+	// whatever Unverified says.
 	Doubted bool
 }
 

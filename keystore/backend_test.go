@@ -14,7 +14,6 @@ import (
 func TestWhoeverVerifiesHimselfAsksAgain(t *testing.T) {
 	t.Parallel()
 	cfg, faults := softhsmtest.Faulty(t)
-	cfg.Unverified = true
 	token := openAs(t, cfg)
 	digest := sha256.Sum256([]byte("message"))
 	for _, k := range []struct {
@@ -24,7 +23,7 @@ func TestWhoeverVerifiesHimselfAsksAgain(t *testing.T) {
 	}{{keystore.EC, 256, crypto.SHA256}, {keystore.RSA, 2048, crypto.SHA256}, {keystore.Ed25519, 256, crypto.Hash(0)}} {
 		made, _ := generate(t, token, k.kind, k.size)
 		key := made.(keystore.Signer)
-		r := keystore.Request{Input: digest[:], Opts: k.opts}
+		r := keystore.Request{Input: digest[:], Opts: k.opts, Unverified: true}
 		good, err := r.Verifier(key.Public())
 		if err != nil {
 			t.Fatal(err)
@@ -32,6 +31,9 @@ func TestWhoeverVerifiesHimselfAsksAgain(t *testing.T) {
 		faults.FlipBits(1000)
 		if signature, err := key.SignRequest(t.Context(), r); err != nil || good(signature) {
 			t.Errorf("%s: a bad signature is held back (%v), or its verifier takes it", k.kind, err)
+		}
+		if signature, err := key.SignUnverified(digest[:], k.opts); err != nil || len(signature) == 0 {
+			t.Errorf("%s: of a message: %x, %v", k.kind, signature, err)
 		}
 		r.Doubted = true
 		if signature, err := key.SignRequest(t.Context(), r); !errors.Is(err, keystore.ErrUnavailable) || signature != nil {

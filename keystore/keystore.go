@@ -37,10 +37,6 @@ type Config struct {
 	// Changed, if set, is told when the token goes away and when it is back. It must not block.
 	Changed func(State)
 
-	// Unverified makes signatures leave without being verified, for somebody who verifies each of them and asks again, with
-	// Request.Doubted, when one is bad.
-	Unverified bool
-
 	// Observe, if set, is told of every token operation: its name ("connect", "login", "generate", "find", "sign",
 	// "seal", "unseal", "destroy", "check", "info", "inspect", "list", "drill", "set PIN", "recover"), how long it took,
 	// waiting for a session included, and its error.

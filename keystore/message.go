@@ -23,6 +23,11 @@ func (s *signer) SignMessage(_ io.Reader, message []byte, opts crypto.SignerOpts
 	return s.SignRequest(context.Background(), Request{Input: message, Message: true, Opts: opts})
 }
 
+// SignUnverified implements [Signer].
+func (s *signer) SignUnverified(message []byte, opts crypto.SignerOpts) ([]byte, error) {
+	return s.SignRequest(context.Background(), Request{Input: message, Message: true, Opts: opts, Unverified: true})
+}
+
 // planForMessage is planFor when more than the digest is known.
 func planForMessage(public publicKey, message []byte, opts crypto.SignerOpts) (plan, error) {
 	if opts == nil || opts.HashFunc() != 0 && hashes[opts.HashFunc()].prefix == nil {

@@ -203,6 +203,11 @@ func (f *failover) SignMessage(_ io.Reader, message []byte, opts crypto.SignerOp
 	return f.sign(Request{Input: message, Message: true, Opts: opts})
 }
 
+// SignUnverified is [Signer.SignUnverified].
+func (f *failover) SignUnverified(message []byte, opts crypto.SignerOpts) ([]byte, error) {
+	return f.sign(Request{Input: message, Message: true, Opts: opts, Unverified: true})
+}
+
 func (f *failover) sign(r Request) (signature []byte, err error) {
 	err = f.try(context.Background(), func(ctx context.Context, t Backend) error {
 		k, err := f.in(ctx, t)

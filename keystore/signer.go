@@ -52,7 +52,7 @@ func (s *signer) SignRequest(ctx context.Context, r Request) ([]byte, error) {
 	if r.Doubted {
 		s.key.found.Store(nil)
 	}
-	p.unverified = s.token.unverified && !r.Doubted
+	p.unverified = r.Unverified && !r.Doubted
 	return s.token.signPlan(ctx, s.key, "sign", p)
 }
 

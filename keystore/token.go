@@ -32,8 +32,6 @@ type Token struct {
 	timeout time.Duration
 	observe func(op string, took time.Duration, err error)
 
-	unverified bool // somebody else verifies what the keys of callers sign
-
 	pin       []byte // guarded by slot.mu; nil once the token is closed
 	pinSource func() (string, error)
 
@@ -109,7 +107,7 @@ func connect(ctx context.Context, m *module, cfg Config) (*Token, error) {
 
 func newToken(m *module, s *slot, cfg Config, info pkcs11.TokenInfo) *Token {
 	t := &Token{
-		module: m, slot: s, timeout: cfg.Timeout, observe: cfg.Observe, unverified: cfg.Unverified,
+		module: m, slot: s, timeout: cfg.Timeout, observe: cfg.Observe,
 		pool: newPool(bound(cfg.MaxSessions, info)),
 		pin:  []byte(cfg.PIN), pinSource: cfg.PINSource,
 		keys: map[string]*key{}, keks: map[string]*secret{}, making: make(chan struct{}, 1),

@@ -11,7 +11,7 @@ import (
 	_ "crypto/sha512" // crypto.SHA384, crypto.SHA512
 	"crypto/x509"
 	"fmt"
-	"sync"
+	"strings"
 )
 
 // algorithm is how a kind of CA key signs.
@@ -23,27 +23,20 @@ type algorithm struct {
 	// the others (RFC 5758, section 3.2; RFC 8410, section 3).
 	identifier string
 
-	// throwaway returns the key that signs what is linted, made once per process. Its signature is never
-	// published, and the TBSCertificate names the algorithm only, so any key that serves the algorithm will do:
-	// the smallest does it fastest.
-	throwaway func() (crypto.Signer, error)
+	// placeholder stands where the signature will be while a certificate is compared and linted. It has the form of one and
+	// verifies under no key.
+	placeholder string
 }
 
-var (
-	throwawayRSA = sync.OnceValues(func() (crypto.Signer, error) { return rsa.GenerateKey(rand.Reader, 2048) })
-	throwawayEC  = sync.OnceValues(func() (crypto.Signer, error) {
-		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	})
-	throwawayEd = sync.OnceValues(func() (crypto.Signer, error) {
-		_, key, err := ed25519.GenerateKey(rand.Reader)
-		return key, err
-	})
+// placeholderEC is an ECDSA-Sig-Value (RFC 5480, appendix A) with r = s = 1.
+const placeholderEC = "\x30\x06\x02\x01\x01\x02\x01\x01"
 
-	rsaSHA256   = &algorithm{x509.SHA256WithRSA, crypto.SHA256, "\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0b\x05\x00", throwawayRSA}
-	ecdsaSHA256 = &algorithm{x509.ECDSAWithSHA256, crypto.SHA256, "\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02", throwawayEC}
-	ecdsaSHA384 = &algorithm{x509.ECDSAWithSHA384, crypto.SHA384, "\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x03", throwawayEC}
-	ecdsaSHA512 = &algorithm{x509.ECDSAWithSHA512, crypto.SHA512, "\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x04", throwawayEC}
-	pureEd25519 = &algorithm{x509.PureEd25519, 0, "\x30\x05\x06\x03\x2b\x65\x70", throwawayEd}
+var (
+	rsaSHA256   = &algorithm{x509.SHA256WithRSA, crypto.SHA256, "\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0b\x05\x00", strings.Repeat("\x00", 256)}
+	ecdsaSHA256 = &algorithm{x509.ECDSAWithSHA256, crypto.SHA256, "\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02", placeholderEC}
+	ecdsaSHA384 = &algorithm{x509.ECDSAWithSHA384, crypto.SHA384, "\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x03", placeholderEC}
+	ecdsaSHA512 = &algorithm{x509.ECDSAWithSHA512, crypto.SHA512, "\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x04", placeholderEC}
+	pureEd25519 = &algorithm{x509.PureEd25519, 0, "\x30\x05\x06\x03\x2b\x65\x70", strings.Repeat("\x00", 64)}
 )
 
 // algorithmOf returns how the private half of pub signs. The hash matches the strength of the curve (RFC 5480,
@@ -68,10 +61,33 @@ func algorithmOf(pub crypto.PublicKey) (*algorithm, error) {
 	return nil, fmt.Errorf("unsupported public key type %T", pub)
 }
 
-// sign returns the key's signature over the message, which a [crypto.MessageSigner] hashes itself. It is not verified
-// yet.
-func (a *algorithm) sign(key crypto.Signer, message []byte) ([]byte, error) {
-	return crypto.SignMessage(key, rand.Reader, message, a.hash)
+// unverified is a key that can leave out the verification of its own signatures.
+type unverified interface {
+	SignUnverified(message []byte, opts crypto.SignerOpts) ([]byte, error)
+}
+
+// sign returns the key's signature over the message, which a [crypto.MessageSigner] hashes itself, once it has verified
+// under the issuer's public key. A key that verifies what it signs is spared that the first time; when the signature is
+// bad, the key is asked again as it usually is, with its own verification and whatever it does after a bad one. Errors
+// wrap [ErrKey].
+func (a *algorithm) sign(key crypto.Signer, pub crypto.PublicKey, message []byte) ([]byte, error) {
+	if k, ok := key.(unverified); ok {
+		signature, err := k.SignUnverified(message, a.hash)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrKey, err)
+		}
+		if a.verify(pub, message, signature) == nil {
+			return signature, nil
+		}
+	}
+	signature, err := crypto.SignMessage(key, rand.Reader, message, a.hash)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrKey, err)
+	}
+	if err := a.verify(pub, message, signature); err != nil {
+		return nil, fmt.Errorf("verify: %w: %w", ErrKey, err)
+	}
+	return signature, nil
 }
 
 // verify checks a signature over the message.

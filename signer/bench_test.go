@@ -95,7 +95,7 @@ func BenchmarkPrepare(b *testing.B) {
 		b.Run(name+"/without lint", func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := build(template, i.certificate.RawSubject, i.certificate.SubjectKeyId, i.algorithm); err != nil {
+				if _, err := build(template, i.certificate.RawSubject, i.certificate.SubjectKeyId, i.algorithm, i.certificate.PublicKey); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -103,16 +103,23 @@ func BenchmarkPrepare(b *testing.B) {
 	}
 }
 
-// BenchmarkLint is what the linter costs by the kind of the subject's key.
+// BenchmarkLint is what the linter costs by the kind of the subject's key, with all lints, and with all of them on one in
+// [relinted] only.
 func BenchmarkLint(b *testing.B) {
 	issuers := benchIssuers(b)
 	for name, subject := range issuers {
 		i := issuers["P-256"]
-		built, err := build(benchTemplate(b, "www.corp.example", subject.certificate.PublicKey), i.certificate.RawSubject, i.certificate.SubjectKeyId, i.algorithm)
+		built, err := build(benchTemplate(b, "www.corp.example", subject.certificate.PublicKey), i.certificate.RawSubject, i.certificate.SubjectKeyId, i.algorithm, i.certificate.PublicKey)
 		if err != nil {
 			b.Fatal(err)
 		}
-		b.Run(name, func(b *testing.B) {
+		b.Run(name+"/all", func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				lintAll(built.certificate)
+			}
+		})
+		b.Run(name+"/of a known shape", func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				lint(built.certificate)

@@ -3,49 +3,37 @@ package signer
 import (
 	"bytes"
 	"crypto"
-	"crypto/x509"
-	"encoding/asn1"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
+
+	"golang.org/x/crypto/cryptobyte"
 )
 
 var errSpent = errors.New("the draft has been signed, or tried, before")
 
 // Draft is a certificate before its signature. It is safe for concurrent use.
 type Draft struct {
-	serial      string
-	tbs         []byte
-	algorithmID []byte // DER of the AlgorithmIdentifier, as inside the tbs
-	algorithm   *algorithm
-	key         crypto.Signer
-	public      crypto.PublicKey // of the issuer, as its certificate says
-	spent       atomic.Bool
+	serial    string
+	tbs       []byte
+	algorithm *algorithm
+	key       crypto.Signer
+	public    crypto.PublicKey // of the issuer, as its certificate says
+	spent     atomic.Bool
 }
 
-// signed is a Certificate (RFC 5280, section 4.1).
-type signed struct {
-	TBS       asn1.RawValue
-	Algorithm asn1.RawValue
-	Signature asn1.BitString
-}
-
-// draft lints what was built and keeps everything of it but the throwaway signature.
+// draft lints what was built and keeps what is to be signed.
 func (b built) draft(a *algorithm, key crypto.Signer, public crypto.PublicKey) (*Draft, error) {
 	if findings := lint(b.certificate); len(findings) > 0 {
 		return nil, &LintError{Findings: findings}
 	}
-	var parts signed
-	if _, err := asn1.Unmarshal(b.der, &parts); err != nil {
-		return nil, fmt.Errorf("take certificate apart: %w", err)
-	}
 	return &Draft{
-		serial:      b.certificate.SerialNumber.Text(16),
-		tbs:         parts.TBS.FullBytes,
-		algorithmID: parts.Algorithm.FullBytes,
-		algorithm:   a,
-		key:         key,
-		public:      public,
+		serial:    b.certificate.SerialNumber.Text(16),
+		tbs:       b.tbs,
+		algorithm: a,
+		key:       key,
+		public:    public,
 	}, nil
 }
 
@@ -63,27 +51,18 @@ func (d *Draft) Sign() ([]byte, error) {
 	if !d.spent.CompareAndSwap(false, true) {
 		return nil, fmt.Errorf("sign certificate %s: %w", d.serial, errSpent)
 	}
-	signature, err := d.algorithm.sign(d.key, d.tbs)
+	signature, err := d.algorithm.sign(d.key, d.public, d.tbs)
 	if err != nil {
-		return nil, fmt.Errorf("sign certificate %s: %w: %w", d.serial, ErrKey, err)
+		return nil, fmt.Errorf("sign certificate %s: %w", d.serial, err)
 	}
-	if err := d.algorithm.verify(d.public, d.tbs, signature); err != nil {
-		return nil, fmt.Errorf("verify signature of certificate %s: %w: %w", d.serial, ErrKey, err)
-	}
-	der, err := asn1.Marshal(signed{
-		TBS:       asn1.RawValue{FullBytes: d.tbs},
-		Algorithm: asn1.RawValue{FullBytes: d.algorithmID},
-		Signature: asn1.BitString{Bytes: signature, BitLength: 8 * len(signature)},
-	})
-	if err != nil {
-		return nil, fmt.Errorf("assemble certificate %s: %w", d.serial, err)
-	}
-	c, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, fmt.Errorf("parse certificate %s: %w", d.serial, err)
-	}
-	if !bytes.Equal(c.RawTBSCertificate, d.tbs) {
-		return nil, fmt.Errorf("certificate %s does not contain what was signed", d.serial)
-	}
-	return der, nil
+	return d.algorithm.join(d.tbs, signature), nil
+}
+
+// join puts to-be-signed octets, the identifier of the algorithm and a signature together: a Certificate (RFC 5280,
+// section 4.1).
+func (a *algorithm) join(tbs, signature []byte) []byte {
+	var bits cryptobyte.Builder
+	bits.AddASN1BitString(signature)
+	der := slices.Concat(make([]byte, headerOctets), tbs, []byte(a.identifier), bits.BytesOrPanic())
+	return der[putHeader(der, headerOctets, len(der)-headerOctets):]
 }

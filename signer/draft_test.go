@@ -146,6 +146,45 @@ func TestTheCertificateHasTheLastWordOnTheKey(t *testing.T) {
 	}
 }
 
+// deferring is a key that leaves the verification of its signatures to whoever asks, and does it when asked again.
+type deferring struct {
+	crypto.Signer
+	spoil           bool // what is not verified
+	unverified, all atomic.Int32
+}
+
+func (d *deferring) SignUnverified(message []byte, opts crypto.SignerOpts) ([]byte, error) {
+	d.unverified.Add(1)
+	signature, err := crypto.SignMessage(d.Signer, rand.Reader, message, opts)
+	if err == nil && d.spoil {
+		signature[len(signature)/2] ^= 1
+	}
+	return signature, err
+}
+
+func (d *deferring) Sign(r io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	d.all.Add(1)
+	return d.Signer.Sign(r, digest, opts)
+}
+
+func TestABadSignatureIsAskedForAgain(t *testing.T) {
+	t.Parallel()
+	for _, k := range []kind{kindNamed("RSA-2048"), kindNamed("P-256"), kindNamed("Ed25519")} {
+		der, _ := newRoot(t, k)
+		for _, spoil := range []bool{false, true} {
+			key := &deferring{Signer: k.key(), spoil: spoil}
+			issuer := must(signer.NewIssuer(der, key))
+			got := must(must(issuer.Prepare(leaf(signer.UsageServer, k.key()))).Sign())
+			if err := parse(t, got).CheckSignatureFrom(parse(t, der)); err != nil {
+				t.Errorf("%s, spoiled %t: %v", k.name, spoil, err)
+			}
+			if again := key.all.Load() == 1; key.unverified.Load() != 1 || again != spoil {
+				t.Errorf("%s, spoiled %t: asked %d times without verification and %d times with", k.name, spoil, key.unverified.Load(), key.all.Load())
+			}
+		}
+	}
+}
+
 func TestADraftIsSignedOnce(t *testing.T) {
 	t.Parallel()
 	_, issuer := newRoot(t, kindNamed("P-256"))

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 )
 
 // Issuer signs on behalf of one CA certificate. It is safe for concurrent use.
@@ -54,10 +55,10 @@ func ready(k crypto.Signer) error {
 	return nil
 }
 
-// Prepare builds the to-be-signed certificate and lints it, signed by a throwaway key of the same kind. The CA key
-// is not touched. Errors are a [*LintError] or a defect of the template.
+// Prepare builds the to-be-signed certificate and lints it, with a placeholder for the signature. The CA key is not
+// touched. Errors are a [*LintError] or a defect of the template.
 func (i *Issuer) Prepare(t Template) (*Draft, error) {
-	b, err := build(t, i.certificate.RawSubject, i.certificate.SubjectKeyId, i.algorithm)
+	b, err := build(t, i.certificate.RawSubject, i.certificate.SubjectKeyId, i.algorithm, i.certificate.PublicKey)
 	if err != nil {
 		return nil, fmt.Errorf("build certificate: %w", err)
 	}
@@ -77,52 +78,78 @@ func PrepareRoot(t Template, key crypto.Signer) (*Draft, error) {
 	if err != nil {
 		return nil, fmt.Errorf("build root certificate: %w", err)
 	}
-	b, err := build(t, t.Subject, nil, a)
+	b, err := build(t, t.Subject, nil, a, t.PublicKey)
 	if err != nil {
 		return nil, fmt.Errorf("build root certificate: %w", err)
 	}
 	return b.draft(a, key, t.PublicKey)
 }
 
-// built is a certificate signed by a throwaway key, which says what its template says.
+// built is a certificate with a placeholder for its signature, which says what its template says.
 type built struct {
-	der         []byte
+	tbs         []byte
 	certificate *x509.Certificate
 }
 
 // build makes the certificate that is linted. issuerKeyID is nil for a self-signed certificate, which is its own
 // authority.
-func build(t Template, issuer, issuerKeyID []byte, a *algorithm) (built, error) {
+func build(t Template, issuer, issuerKeyID []byte, a *algorithm, pub crypto.PublicKey) (built, error) {
 	c, err := t.certificate()
 	if err != nil {
 		return built{}, err
 	}
-	return assemble(c, issuer, issuerKeyID, a)
+	return assemble(c, issuer, issuerKeyID, a, pub)
 }
 
-// assemble completes the certificate and signs it with a throwaway key.
-func assemble(c *x509.Certificate, issuer, issuerKeyID []byte, a *algorithm) (built, error) {
+// assemble completes the certificate and encodes it; pub is the issuer's public key.
+func assemble(c *x509.Certificate, issuer, issuerKeyID []byte, a *algorithm, pub crypto.PublicKey) (built, error) {
 	c.SignatureAlgorithm = a.id
 	c.AuthorityKeyId = issuerKeyID
 	if issuerKeyID == nil {
 		c.AuthorityKeyId = c.SubjectKeyId
 	}
-	throwaway, err := a.throwaway()
-	if err != nil {
-		return built{}, fmt.Errorf("make throwaway key: %w", err)
-	}
-	// A parent without public key is not compared with the throwaway key.
-	parent := &x509.Certificate{RawSubject: issuer, SubjectKeyId: issuerKeyID}
-	der, err := x509.CreateCertificate(rand.Reader, c, parent, c.PublicKey, throwaway)
+	tbs, err := encode(c, &x509.Certificate{RawSubject: issuer, SubjectKeyId: issuerKeyID}, pub)
 	if err != nil {
 		return built{}, err
 	}
-	parsed, err := x509.ParseCertificate(der)
+	parsed, err := x509.ParseCertificate(a.join(tbs, []byte(a.placeholder)))
 	if err != nil {
 		return built{}, fmt.Errorf("parse what was built: %w", err)
 	}
 	if err := compare(parsed, c, issuer); err != nil {
 		return built{}, fmt.Errorf("compare what was built with the template: %w", err)
 	}
-	return built{der: der, certificate: parsed}, nil
+	return built{tbs: tbs, certificate: parsed}, nil
+}
+
+// encode returns the TBSCertificate that [x509.CreateCertificate] gives its signer.
+func encode(c, parent *x509.Certificate, pub crypto.PublicKey) ([]byte, error) {
+	k := &recorder{public: pub}
+	_, err := x509.CreateCertificate(rand.Reader, c, parent, c.PublicKey, k)
+	if errors.Is(err, errRecorded) {
+		return k.message, nil
+	}
+	if err == nil {
+		err = errors.New("it was not given to the signer")
+	}
+	return nil, err
+}
+
+var errRecorded = errors.New("recorded, not signed")
+
+// recorder is a [crypto.MessageSigner] that keeps what it is given and signs nothing.
+type recorder struct {
+	public  crypto.PublicKey
+	message []byte
+}
+
+func (k *recorder) Public() crypto.PublicKey { return k.public }
+
+func (k *recorder) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
+	return nil, errors.New("only the digest is known")
+}
+
+func (k *recorder) SignMessage(_ io.Reader, message []byte, _ crypto.SignerOpts) ([]byte, error) {
+	k.message = message
+	return nil, errRecorded
 }

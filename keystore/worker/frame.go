@@ -92,9 +92,10 @@ func decodeSign(b []byte) (signRequest, error) {
 	}, nil
 }
 
-// request gives back what the signer was asked.
+// request gives back what the signer was asked. Whoever sent it verifies the answer.
 func (s signRequest) request() keystore.Request {
-	r := keystore.Request{Input: s.input, Message: s.flags&flagMessage != 0, Opts: s.hash, Doubted: s.flags&flagDoubted != 0}
+	doubted := s.flags&flagDoubted != 0
+	r := keystore.Request{Input: s.input, Message: s.flags&flagMessage != 0, Opts: s.hash, Unverified: !doubted, Doubted: doubted}
 	if s.flags&flagPSS != 0 {
 		r.Opts = &rsa.PSSOptions{SaltLength: int(s.salt), Hash: s.hash}
 	}

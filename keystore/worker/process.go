@@ -73,7 +73,7 @@ type request struct {
 // spawn starts a worker and makes it open the token, within the deadline of an operation.
 func (t *Token) spawn(ctx context.Context, later bool) (_ *process, err error) {
 	cfg := t.cfg.Keystore
-	cfg.Later, cfg.Unverified = later, true
+	cfg.Later = later
 	if cfg.PIN, err = t.nextPIN(); err != nil {
 		return nil, err
 	}
