@@ -4,10 +4,11 @@ SHELL       := /bin/bash
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 FUZZTIME    ?= 10s
 BENCHTIME   ?= 1s
+PROFILES    ?= var/profiles
 export CGO_ENABLED = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test interop lint bench bench-revocation fuzz generate clean
+.PHONY: help run build test interop lint bench bench-quick bench-all bench-revocation profile fuzz generate clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,9 +34,21 @@ lint: ## gofmt and go vet
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt -w $$unformatted"; exit 1; fi
 	go vet ./...
 
-bench: ## every benchmark (BENCHTIME=1s)
+bench: ## what issuance costs, by the token, the databases and a minimal service: one table (8 minutes, docs/performance.md)
 	@scripts/setup test
-	go test -run '^$$' -bench . -benchtime $(BENCHTIME) -benchmem ./...
+	@go test -run '^$$' -bench '^BenchmarkIssuance$$' -benchtime 1x -timeout 20m ./cmd/signet
+
+bench-quick: ## of it, a P-256 CA on PostgreSQL with 1 and 32 clients (1 minute)
+	@scripts/setup test
+	@SIGNET_BENCH=quick go test -run '^$$' -bench '^BenchmarkIssuance$$' -benchtime 1x ./cmd/signet
+
+bench-all: ## every benchmark (BENCHTIME=1s)
+	@scripts/setup test
+	go test -run '^$$' -bench . -benchtime $(BENCHTIME) -benchmem -timeout 2h ./...
+
+profile: ## profiles of a server that signs, for go tool pprof, in PROFILES (1 minute)
+	@SIGNET_TEST_PROFILES=$(abspath $(PROFILES)) go test -run '^$$' -bench '^BenchmarkProfile$$' -benchtime 1x ./cmd/signet
+	@find $(PROFILES) -name '*.pprof'
 
 bench-revocation: ## a CA with 10k, 100k and 1M revoked certificates on PostgreSQL, and anonymous traffic (some minutes)
 	@scripts/setup test

@@ -44,6 +44,7 @@ type site struct {
 	url  string // of the database
 
 	roots *x509.CertPool // what a client trusts, for a server with TLS
+	log   *os.File       // takes what servers write to stderr; nil: the tests read it
 }
 
 // newSite makes an empty site on a database: "sqlite" or "postgres".
@@ -109,6 +110,9 @@ func (s *site) start(program string, env ...string) *running {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	r := &running{t: s.t, cmd: cmd, stderr: &output{}, stdout: &output{}, exited: make(chan struct{})}
 	cmd.Stderr = r.stderr
+	if s.log != nil {
+		cmd.Stderr = s.log
+	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		s.t.Fatal(err)

@@ -22,13 +22,16 @@ import (
 	"signet/store/pgtest"
 )
 
-// TestMain puts two programs in PATH, both made of this test binary: signet, which is main itself, and signet-crash,
-// which is the same server with a hole to fall into.
+// TestMain puts programs in PATH that are made of this test binary: signet, which is main itself; signet-crash, which is the
+// same server with a hole to fall into; signet-profile, which writes profiles; and signet-minimal, the yardstick of the
+// benchmarks.
 func TestMain(m *testing.M) {
-	testscript.Main(suite{m}, map[string]func(){"signet": main, "signet-crash": crashMain, "signet-profile": profileMain})
+	testscript.Main(suite{m}, map[string]func(){
+		"signet": main, "signet-crash": crashMain, "signet-profile": profileMain, "signet-minimal": minimalMain,
+	})
 }
 
-// suite runs the tests, not the two programs.
+// suite runs the tests, not the other programs.
 type suite struct{ m *testing.M }
 
 // Run implements [testscript.TestingM].

@@ -6,10 +6,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net/http"
-	"os"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -189,28 +186,4 @@ func (c *crowd) listed(b *testing.B, leaf *x509.Certificate) bool {
 	b.Helper()
 	list := c.raw(http.StatusOK, "GET", strings.TrimPrefix(leaf.CRLDistributionPoints[0], c.url), nil)
 	return bytes.Contains(list, leaf.SerialNumber.Bytes())
-}
-
-// resetPeak makes peak count from now on (proc(5): clear_refs).
-func (c *crowd) resetPeak(b *testing.B) {
-	b.Helper()
-	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", c.cmd.Process.Pid), []byte("5"), 0); err != nil {
-		b.Fatal(err)
-	}
-}
-
-var peakLine = regexp.MustCompile(`VmHWM:\s+(\d+) kB`)
-
-// peak is the most memory that the server had, in MiB.
-func (c *crowd) peak(b *testing.B) float64 {
-	b.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.cmd.Process.Pid))
-	if err != nil {
-		b.Fatal(err)
-	}
-	kb, err := strconv.Atoi(string(peakLine.FindSubmatch(status)[1]))
-	if err != nil {
-		b.Fatal(err)
-	}
-	return float64(kb) / 1024
 }
