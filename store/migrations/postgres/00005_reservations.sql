@@ -31,6 +31,24 @@ CREATE TABLE reservations (
 );
 CREATE UNIQUE INDEX reservations_serial ON reservations (issuer_id, serial);
 
+-- Whoever has just reserved serial numbers calls this in the same statement. Its queries see what was committed since that
+-- statement began: also a certificate that left reservations meanwhile.
+-- +goose StatementBegin
+CREATE FUNCTION refuse_taken_serials(issuers bigint[], serials text[]) RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM 1 FROM unnest(issuers, serials) AS i (issuer, serial) JOIN certificates t ON t.issuer_id = issuer AND t.serial = i.serial
+    UNION ALL
+    SELECT 1 FROM unnest(issuers, serials) AS i (issuer, serial) JOIN certificate_authorities t ON t.parent_id = issuer AND t.serial = i.serial
+    UNION ALL
+    SELECT 1 FROM unnest(issuers, serials) AS i (issuer, serial) JOIN ocsp_responders t ON t.ca_id = issuer AND t.serial = i.serial;
+    IF FOUND THEN
+        RAISE unique_violation USING MESSAGE = 'serial number is in use', TABLE = 'reservations', CONSTRAINT = 'reservations_serial';
+    END IF;
+    RETURN true;
+END
+$$;
+-- +goose StatementEnd
+
 INSERT INTO reservations (id, issuer_id, common_name, subject_dn, type, key_type, key_size, valid_days, organization_id, created_by,
     serial, names, crl_shard, tbs, not_before, not_after, created_at)
 SELECT id, issuer_id, common_name, subject_dn, type, key_type, key_size, valid_days, organization_id, created_by,
