@@ -78,6 +78,8 @@ type Certificate struct {
 	OrganizationID *int64
 	CreatedBy      *int64
 
+	PublicKeySHA256 []byte // of its DER SubjectPublicKeyInfo; for Reserve, and not kept
+
 	Serial     string // lower-case hex, unique per issuer
 	Names      string // common name and subject alternative names in lower case, a line each
 	CRLShard   int    // the partition that its distribution point names; 0: none

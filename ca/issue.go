@@ -8,8 +8,10 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
 	"slices"
@@ -179,11 +181,16 @@ func (a *Authority) issue(ctx context.Context, caller policy.Caller, l leaf) (Ce
 	if err != nil {
 		return Certificate{}, a.refuse(err)
 	}
+	spki, err := x509.MarshalPKIXPublicKey(l.publicKey)
+	if err != nil {
+		return Certificate{}, a.refuse(fault.Wrap(fault.Invalid, "the public key cannot be encoded", err))
+	}
+	fingerprint := sha256.Sum256(spki)
 	c := Certificate{
 		IssuerID: l.issuer.ID, CommonName: l.commonName, SubjectDN: l.subjectDN, Type: l.typ,
 		KeyType: l.key.Type, KeySize: l.key.Size, ValidDays: l.validity.Days(),
 		OrganizationID: l.issuer.OrganizationID, CreatedBy: &caller.UserID,
-		Serial: draft.Serial(), Names: l.searchNames(), CRLShard: shard, TBS: draft.TBS(), NotBefore: l.validity.NotBefore, NotAfter: l.validity.NotAfter,
+		PublicKeySHA256: fingerprint[:], Serial: draft.Serial(), Names: l.searchNames(), CRLShard: shard, TBS: draft.TBS(), NotBefore: l.validity.NotBefore, NotAfter: l.validity.NotAfter,
 		State: Pending, CreatedAt: a.cfg.Now(), UpdatedAt: a.cfg.Now(),
 	}
 	var sealed []byte
@@ -193,13 +200,15 @@ func (a *Authority) issue(ctx context.Context, caller policy.Caller, l leaf) (Ce
 		}
 	}
 
-	// 5. Durable before the token is touched.
+	// 5. Durable before the token is touched. A CA's own key is never certified as somebody's leaf: Reserve refuses it.
 	if err := a.tokenSigns(ctx, l.issuer); err != nil {
 		return Certificate{}, err
 	}
 	detail := fmt.Sprintf("%s certificate for %q, serial %s, issuer CA %d", c.Type, c.CommonName, c.Serial, c.IssuerID)
 	e := a.event(ctx, caller, audit.CertReserve, c.OrganizationID, audit.ResourceCertificate, nil, detail)
-	if c.ID, err = a.cfg.Store.Reserve(ctx, c, e); err != nil {
+	if c.ID, err = a.cfg.Store.Reserve(ctx, c, e); errors.Is(err, ErrCAKey) {
+		return Certificate{}, a.refuse(&policy.Violation{Reasons: []string{ErrCAKey.Message}})
+	} else if err != nil {
 		return Certificate{}, fmt.Errorf("reserve certificate: %w", err)
 	}
 	ctx, cancel := finish(ctx, issueTimeout)
@@ -248,12 +257,9 @@ func (l leaf) searchNames() string {
 	return strings.Join(slices.Compact(names), "\n")
 }
 
-// checkRecords refuses what other records forbid: a CA's own key is never certified as somebody's leaf, nothing is issued
-// below a revoked CA, and no CA takes the name of its issuer.
+// checkRecords refuses what other records forbid: nothing is issued below a revoked CA, and no CA takes the name of its
+// issuer.
 func (a *Authority) checkRecords(ctx context.Context, l leaf) error {
-	if err := a.refuseCAKeyReuse(ctx, l.publicKey); err != nil {
-		return err
-	}
 	if l.issuer.ParentID != nil {
 		chain, err := chainOf(ctx, l.issuer, a.above)
 		if err != nil {
@@ -279,21 +285,6 @@ func (l leaf) template() signer.Template {
 		NotBefore: l.validity.NotBefore, NotAfter: l.validity.NotAfter,
 		DNS: l.names.DNS, IPs: l.names.IPs, Emails: l.names.Emails,
 	}
-}
-
-func (a *Authority) refuseCAKeyReuse(ctx context.Context, pub crypto.PublicKey) error {
-	spki, err := x509.MarshalPKIXPublicKey(pub)
-	if err != nil {
-		return fault.Wrap(fault.Invalid, "the public key cannot be encoded", err)
-	}
-	used, err := a.cfg.Store.IsCAKey(ctx, spki)
-	if err != nil {
-		return fmt.Errorf("look up public key: %w", err)
-	}
-	if used {
-		return &policy.Violation{Reasons: []string{"the public key is that of a CA; use a key of your own"}}
-	}
-	return nil
 }
 
 // sealedPlace binds a sealed key to the certificate it belongs to.

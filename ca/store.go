@@ -5,7 +5,11 @@ import (
 	"time"
 
 	"signet/audit"
+	"signet/fault"
 )
+
+// ErrCAKey says that the key of a CA was to be certified as somebody's own.
+var ErrCAKey = fault.New(fault.Invalid, "the public key is that of a CA; use a key of your own")
 
 // Store keeps the records. Each method is one transaction, and appends its audit event in that transaction. An
 // event without ResourceID gets the id of the record. Errors are *fault.Error: NotFound, Conflict, Unavailable
@@ -69,7 +73,8 @@ type Store interface {
 
 	// Reserve records the intent to sign a certificate: state Pending, with serial and TBS. It assigns the ID.
 	// Conflict when the serial is taken, or when the issuer is deleted, revoked, locked, or (Type not ca) no longer
-	// allows leaf certificates.
+	// allows leaf certificates. ErrCAKey when the hash PublicKeySHA256, if given, is that of the key of any CA, deleted
+	// and abandoned ones included.
 	Reserve(ctx context.Context, c Certificate, e audit.Event) (int64, error)
 	// Complete turns a Pending certificate into a Valid one, stores DER and sealed key, clears TBS. Conflict when
 	// it is not Pending.

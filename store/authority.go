@@ -68,10 +68,10 @@ func (db *DB) reserveCA(tx *gorm.DB, c ca.CA) error {
 	return nil
 }
 
-// checkParent holds the parent as it is until the transaction ends.
+// checkParent holds the parent as it is until the transaction ends, and keeps others from reserving a serial number of it.
 func checkParent(tx *gorm.DB, id int64, serial string) error {
 	var parent []authorityRow
-	err := tx.Clauses(clause.Locking{Strength: "SHARE"}).Select("id", "key_locked").
+	err := tx.Clauses(clause.Locking{Strength: "NO KEY UPDATE"}).Select("id", "key_locked").
 		Where("id = ? AND state = 'valid' AND deleted_at IS NULL", id).Find(&parent).Error
 	if err != nil {
 		return err
@@ -82,14 +82,23 @@ func checkParent(tx *gorm.DB, id int64, serial string) error {
 	case parent[0].KeyLocked != "":
 		return errIssuerLocked(id)
 	}
-	var same int64
-	if err := tx.Model(&certificateRow{}).Where("issuer_id = ? AND serial = ?", id, serial).Count(&same).Error; err != nil {
-		return err
+	return refuseTakenSerial(tx, id, serial, "ocsp_responders WHERE ca_id")
+}
+
+// refuseTakenSerial refuses a serial number that a leaf of an issuer has, or what the other table keeps under it.
+func refuseTakenSerial(tx *gorm.DB, issuer int64, serial, other string) error {
+	var taken int64
+	err := tx.Raw(`SELECT count(*) FROM (
+			SELECT serial FROM reservations WHERE issuer_id = @issuer AND serial = @serial
+			UNION ALL
+			SELECT serial FROM certificates WHERE issuer_id = @issuer AND serial = @serial
+			UNION ALL
+			SELECT serial FROM `+other+` = @issuer AND serial = @serial
+		) t`, map[string]any{"issuer": issuer, "serial": serial}).Scan(&taken).Error
+	if err == nil && taken > 0 {
+		err = errSerialTaken
 	}
-	if same > 0 {
-		return errSerialTaken
-	}
-	return nil
+	return err
 }
 
 // CompleteCA implements ca.Store.

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,6 +21,7 @@ type committer struct {
 	ended   chan struct{}
 	run     func(ctx context.Context, jobs []*job) error
 	observe func(op string, took time.Duration, err error)
+	waiting atomic.Int64 // callers of do
 }
 
 const (
@@ -27,10 +29,11 @@ const (
 	commitTimeout = 15 * time.Second // of one transaction; nobody else can end it
 )
 
-// job is a reservation or a completion. The committer sets the fields below err.
+// job is a reservation, a completion or a revocation. The committer sets the fields below done.
 type job struct {
-	reserve  *certificateRow // of the certificate to reserve, or
+	reserve  *reservation
 	complete *completion
+	revoke   *ending
 	event    audit.Event
 
 	taken atomic.Bool   // by the committer, or by the caller who gave up: whoever sets it decides
@@ -38,12 +41,26 @@ type job struct {
 
 	err    error
 	result certificateRow
+	sealed []byte // the private key of a revoked certificate
 }
 
-// completion is what a Pending certificate becomes.
+// reservation is a certificate to be announced.
+type reservation struct {
+	certificateRow
+	keySHA256 []byte // of its public key; nil: not looked for among those of CAs
+}
+
+// completion is what a reservation becomes.
 type completion struct {
 	id             int64
 	der, sealedKey []byte
+}
+
+// ending is the revocation of a certificate, valid or revoked for one of the reasons that are replaced.
+type ending struct {
+	id int64
+	ca.Revocation
+	replaces []int
 }
 
 var errClosed = fault.New(fault.Unavailable, "the database is closed")
@@ -96,14 +113,30 @@ func (c *committer) group(first *job) []*job {
 	return jobs
 }
 
-// commit does the jobs in one transaction. When that fails for a reason in one of the jobs, each gets its own.
+// commit does the jobs whose callers still wait. Two revocations of one certificate are not for one transaction.
 func (c *committer) commit(group []*job) {
-	jobs := group[:0]
+	var now, later []*job
+	revoked := map[int64]bool{}
 	for _, j := range group {
-		if j.taken.CompareAndSwap(false, true) {
-			jobs = append(jobs, j)
+		if !j.taken.CompareAndSwap(false, true) {
+			continue
+		}
+		if j.revoke != nil && revoked[j.revoke.id] {
+			later = append(later, j)
+			continue
+		}
+		if now = append(now, j); j.revoke != nil {
+			revoked[j.revoke.id] = true
 		}
 	}
+	c.together(now)
+	for i := range later {
+		c.together(later[i : i+1])
+	}
+}
+
+// together does the jobs in one transaction. When that fails for a reason in one of the jobs, each gets its own.
+func (c *committer) together(jobs []*job) {
 	if len(jobs) == 0 {
 		return
 	}
@@ -129,7 +162,7 @@ func (c *committer) try(jobs []*job) (err error) {
 	defer cancel()
 	err = retry(ctx, func() error {
 		for _, j := range jobs {
-			j.err, j.result = nil, certificateRow{}
+			j.err, j.result, j.sealed = nil, certificateRow{}, nil
 		}
 		return c.run(ctx, jobs)
 	})
@@ -142,6 +175,8 @@ func (c *committer) do(ctx context.Context, j *job) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	c.waiting.Add(1)
+	defer c.waiting.Add(-1)
 	j.done = make(chan struct{})
 	select {
 	case c.queue <- j:
@@ -169,30 +204,37 @@ func (c *committer) do(ctx context.Context, j *job) error {
 func (db *DB) startCommitters() {
 	if db.dialect == onSQLite {
 		db.reserves = startCommitter(db.commitSQLite, db.observe)
-		db.completes = db.reserves
+		db.completes, db.revokes = db.reserves, db.reserves
 		return
 	}
 	db.reserves = startCommitter(db.reservePostgres, db.observe)
 	db.completes = startCommitter(db.completePostgres, db.observe)
+	db.revokes = startCommitter(db.revokePostgres, db.observe)
+}
+
+// Waiting is how many calls of Reserve, Complete and Revoke wait for their commit. In SQLite, where one queue is for all,
+// each is the number of them together.
+func (db *DB) Waiting() (reserve, complete, revoke int64) {
+	return db.reserves.waiting.Load(), db.completes.waiting.Load(), db.revokes.waiting.Load()
 }
 
 // submit gives a job to a committer.
 func (db *DB) submit(ctx context.Context, op string, c *committer, j *job) (err error) {
 	start := time.Now()
 	defer func() { db.observe(op, time.Since(start), err) }()
-	return classify(c.do(ctx, j))
+	return db.classify(c.do(ctx, j))
 }
 
 // Reserve implements ca.Store.
 func (db *DB) Reserve(ctx context.Context, c ca.Certificate, e audit.Event) (int64, error) {
 	created := db.created(c.CreatedAt)
-	j := &job{event: e, reserve: &certificateRow{
+	j := &job{event: e, reserve: &reservation{keySHA256: c.PublicKeySHA256, certificateRow: certificateRow{
 		IssuerID: c.IssuerID, CommonName: c.CommonName, SubjectDN: c.SubjectDN, Type: string(c.Type),
 		KeyType: string(c.KeyType), KeySize: c.KeySize, ValidDays: c.ValidDays,
 		OrganizationID: c.OrganizationID, CreatedBy: c.CreatedBy,
 		Serial: c.Serial, Names: c.Names, CRLShard: c.CRLShard, TBS: c.TBS,
-		NotBefore: at(c.NotBefore), NotAfter: at(c.NotAfter), State: string(ca.Pending), Created: created, Updated: created,
-	}}
+		NotBefore: at(c.NotBefore), NotAfter: at(c.NotAfter), Created: created,
+	}}}
 	err := db.submit(ctx, "Reserve", db.reserves, j)
 	return j.result.ID, err
 }
@@ -208,11 +250,26 @@ func (db *DB) Complete(ctx context.Context, id int64, der, sealedKey []byte, e a
 	return c, nil
 }
 
+// Revoke implements ca.Store.
+func (db *DB) Revoke(ctx context.Context, id int64, r ca.Revocation, replaces []int, e audit.Event) (ca.Certificate, error) {
+	j := &job{event: e, revoke: &ending{id: id, Revocation: r, replaces: replaces}}
+	err := db.submit(ctx, "Revoke", db.revokes, j)
+	if errors.Is(err, errCertificateEnded) {
+		err = db.classify(whyNotEnded(db.reader.WithContext(ctx), id, errCertificateEnded))
+	}
+	if err != nil {
+		return ca.Certificate{}, err
+	}
+	c := j.result.certificate()
+	c.SealedKey = j.sealed
+	return c, nil
+}
+
 // standing is what an issuer may do.
 type standing struct{ signs, leaves, locked bool }
 
 // whyNotReserved is the answer when an issuer in this state did not reserve a serial.
-func whyNotReserved(r *certificateRow, issuer standing) error {
+func whyNotReserved(r *reservation, issuer standing, keyOfCA bool) error {
 	switch {
 	case !issuer.signs:
 		return errIssuerGone(r.IssuerID)
@@ -220,6 +277,8 @@ func whyNotReserved(r *certificateRow, issuer standing) error {
 		return errIssuerLocked(r.IssuerID)
 	case !issuer.leaves && r.Type != "ca":
 		return errNoLeaves(r.IssuerID)
+	case keyOfCA:
+		return ca.ErrCAKey
 	}
 	return errSerialTaken
 }

@@ -3,6 +3,9 @@ package store
 import (
 	"context"
 	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
 )
 
 // eventArrays are the columns of the events of a group of jobs.
@@ -40,36 +43,63 @@ const loggedSQL = `
 		FROM made JOIN event e USING (n) ORDER BY n
 	)`
 
-// reserveSQL does a group of reservations in one statement, which is one transaction and one round trip. An item that
-// the issuer may not sign, or whose serial is taken, is left out.
+// group runs the statement of a group of jobs, which is one transaction and one round trip, and gives each row to take.
+func (db *DB) group(ctx context.Context, take func(pgx.Rows) error, sql string, args ...any) error {
+	conn, err := db.commits.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return conn.Raw(func(c any) error {
+		rows, err := c.(*stdlib.Conn).Conn().Query(ctx, sql, args...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			if err := take(rows); err != nil {
+				return err
+			}
+		}
+		return rows.Err()
+	})
+}
+
+// reserveSQL does a group of reservations. An item that the issuer may not sign, or whose serial number is reserved, is left
+// out; a serial number that is in use otherwise fails them all, which happens to nobody who has a source of randomness.
 const reserveSQL = `
 WITH item AS MATERIALIZED (
-		SELECT nextval(pg_get_serial_sequence('certificates', 'id')) AS id, i.*
+		SELECT nextval('certificates_id_seq') AS id, i.*
 		FROM unnest($11::bigint[], $12::text[], $13::text[], $14::text[], $15::text[], $16::integer[], $17::integer[], $18::bigint[],
-			$19::bigint[], $20::text[], $21::text[], $22::integer[], $23::bytea[], $24::timestamptz[], $25::timestamptz[], $26::timestamptz[])
+			$19::bigint[], $20::text[], $21::text[], $22::integer[], $23::bytea[], $24::timestamptz[], $25::timestamptz[], $26::timestamptz[],
+			$27::bytea[])
 			WITH ORDINALITY AS i (issuer_id, common_name, subject_dn, type, key_type, key_size, valid_days, organization_id,
-				created_by, serial, names, crl_shard, tbs, not_before, not_after, created_at, n)
+				created_by, serial, names, crl_shard, tbs, not_before, not_after, created_at, key_sha256, n)
 	),
 	issuer AS MATERIALIZED (
 		SELECT id, allow_leaf_certs, key_locked <> '' AS locked FROM certificate_authorities
 		WHERE id = ANY ($11) AND state = 'valid' AND deleted_at IS NULL
 		FOR SHARE
 	),
+	of_ca AS MATERIALIZED (
+		SELECT public_key_sha256 AS key_sha256 FROM certificate_authorities WHERE public_key_sha256 = ANY ($27)
+	),
 	inserted AS (
-		INSERT INTO certificates (id, issuer_id, common_name, subject_dn, type, key_type, key_size, valid_days, organization_id,
-			created_by, serial, names, crl_shard, tbs, not_before, not_after, state, created_at, updated_at)
+		INSERT INTO reservations (id, issuer_id, common_name, subject_dn, type, key_type, key_size, valid_days, organization_id,
+			created_by, serial, names, crl_shard, tbs, not_before, not_after, created_at)
 		SELECT item.id, issuer_id, common_name, subject_dn, type, key_type, key_size, valid_days, organization_id,
-			created_by, serial, names, crl_shard, tbs, not_before, not_after, 'pending', created_at, created_at
+			created_by, serial, names, crl_shard, tbs, not_before, not_after, created_at
 		FROM item JOIN issuer ON issuer.id = issuer_id
-		WHERE (allow_leaf_certs OR type = 'ca') AND NOT locked
-			AND NOT EXISTS (SELECT 1 FROM certificate_authorities child WHERE child.parent_id = issuer_id AND child.serial = item.serial)
+		WHERE (allow_leaf_certs OR type = 'ca') AND NOT locked AND key_sha256 NOT IN (SELECT key_sha256 FROM of_ca)
 		ORDER BY n
 		ON CONFLICT (issuer_id, serial) DO NOTHING
-		RETURNING id
+		RETURNING id, issuer_id, serial
 	),
-	made AS (SELECT id, n FROM inserted JOIN item USING (id)),` + loggedSQL + `
-SELECT item.n, coalesce(made.id, 0), issuer.id IS NOT NULL, coalesce(issuer.allow_leaf_certs, false), coalesce(issuer.locked, false)
-FROM item LEFT JOIN made USING (n) LEFT JOIN issuer ON issuer.id = item.issuer_id`
+	made AS (SELECT inserted.id, n FROM inserted JOIN item USING (id)),` + loggedSQL + `
+SELECT item.n, coalesce(made.id, 0), issuer.id IS NOT NULL, coalesce(issuer.allow_leaf_certs, false), coalesce(issuer.locked, false),
+	item.key_sha256 IN (SELECT key_sha256 FROM of_ca)
+FROM item LEFT JOIN made USING (n) LEFT JOIN issuer ON issuer.id = item.issuer_id
+WHERE (SELECT refuse_taken_serials(array_agg(issuer_id), array_agg(serial)) FROM inserted)`
 
 func (db *DB) reservePostgres(ctx context.Context, jobs []*job) error {
 	var events eventArrays
@@ -77,7 +107,7 @@ func (db *DB) reservePostgres(ctx context.Context, jobs []*job) error {
 	var commonName, subject, typ, keyType, serial, names []string
 	var keySize, validDays, shard []int32
 	var organization, creator []*int64
-	var tbs [][]byte
+	var tbs, key [][]byte
 	var notBefore, notAfter, created []time.Time
 	for _, j := range jobs {
 		r := j.reserve
@@ -94,49 +124,68 @@ func (db *DB) reservePostgres(ctx context.Context, jobs []*job) error {
 		serial = append(serial, r.Serial)
 		names = append(names, r.Names)
 		shard = append(shard, int32(r.CRLShard))
-		tbs = append(tbs, r.TBS)
+		tbs = append(tbs, present(r.TBS))
 		notBefore = append(notBefore, r.NotBefore.Time)
 		notAfter = append(notAfter, r.NotAfter.Time)
 		created = append(created, r.Created.Time)
+		key = append(key, present(r.keySHA256))
 	}
 	args := append(events.values(at(db.now()).Time), issuer, commonName, subject, typ, keyType, keySize, validDays,
-		organization, creator, serial, names, shard, tbs, notBefore, notAfter, created)
-	rows, err := db.pools[0].QueryContext(ctx, reserveSQL, args...)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
+		organization, creator, serial, names, shard, tbs, notBefore, notAfter, created, key)
+	err := db.group(ctx, func(row pgx.Rows) error {
 		var n int
 		var id int64
 		var s standing
-		if err := rows.Scan(&n, &id, &s.signs, &s.leaves, &s.locked); err != nil {
+		var keyOfCA bool
+		if err := row.Scan(&n, &id, &s.signs, &s.leaves, &s.locked, &keyOfCA); err != nil {
 			return err
 		}
 		j := jobs[n-1]
 		if j.result.ID = id; id == 0 {
-			j.err = whyNotReserved(j.reserve, s)
+			j.err = whyNotReserved(j.reserve, s, keyOfCA)
 		}
+		return nil
+	}, reserveSQL, args...)
+	if violates(err, "reservations", "serial") {
+		return errSerialTaken
 	}
-	return rows.Err()
+	return err
 }
 
-// completeSQL does a group of completions in one statement.
+// present is octets that are not NULL.
+func present(octets []byte) []byte {
+	if octets == nil {
+		return []byte{}
+	}
+	return octets
+}
+
+// completeSQL does a group of completions.
 const completeSQL = `
 WITH item AS MATERIALIZED (
 		SELECT * FROM unnest($11::bigint[], $12::bytea[], $13::bytea[]) WITH ORDINALITY AS i (id, der, sealed_key, n)
 	),
 	made AS (
-		UPDATE certificates c SET state = 'valid', der = item.der, tbs = NULL, updated_at = $1
-		FROM item WHERE c.id = item.id AND c.state = 'pending'
-		RETURNING c.*, item.n
+		DELETE FROM reservations r USING item WHERE r.id = item.id RETURNING r.*, item.der, item.sealed_key, item.n
+	),
+	inserted AS (
+		INSERT INTO certificates (id, issuer_id, common_name, subject_dn, type, key_type, key_size, valid_days, organization_id,
+			created_by, serial, names, crl_shard, der, not_before, not_after, state, created_at, updated_at)
+		SELECT id, issuer_id, common_name, subject_dn, type, key_type, key_size, valid_days, organization_id,
+			created_by, serial, names, crl_shard, der, not_before, not_after, 'valid', created_at, $1
+		FROM made ORDER BY id
+	),
+	counted AS (
+		INSERT INTO certificate_counts AS c (issuer_id, organization_id, created_by, state, stripe, n)
+		SELECT issuer_id, coalesce(organization_id, 0), coalesce(created_by, 0), 'valid', $14, count(*) FROM made GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+		ON CONFLICT (issuer_id, organization_id, created_by, state, stripe) DO UPDATE SET n = c.n + excluded.n
 	),
 	kept AS (
 		INSERT INTO certificate_keys (certificate_id, sealed_key)
-		SELECT made.id, sealed_key FROM made JOIN item USING (n) WHERE sealed_key IS NOT NULL
+		SELECT id, sealed_key FROM made WHERE sealed_key IS NOT NULL
 	),` + loggedSQL + `
 SELECT n, id, issuer_id, common_name, subject_dn, type, key_type, key_size, valid_days, organization_id, created_by,
-	serial, names, crl_shard, not_before, not_after, state, created_at, updated_at
+	serial, names, crl_shard, not_before, not_after, created_at
 FROM made`
 
 func (db *DB) completePostgres(ctx context.Context, jobs []*job) error {
@@ -146,7 +195,7 @@ func (db *DB) completePostgres(ctx context.Context, jobs []*job) error {
 	for _, j := range jobs {
 		events.add(db.auditRow(j.event))
 		ids = append(ids, j.complete.id)
-		der = append(der, j.complete.der)
+		der = append(der, present(j.complete.der))
 		if len(j.complete.sealedKey) == 0 {
 			sealed = append(sealed, nil)
 		} else {
@@ -154,19 +203,16 @@ func (db *DB) completePostgres(ctx context.Context, jobs []*job) error {
 		}
 		j.err = errNotReserved // until its row comes back
 	}
-	rows, err := db.pools[0].QueryContext(ctx, completeSQL, append(events.values(at(db.now()).Time), ids, der, sealed)...)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
+	now := at(db.now())
+	args := append(events.values(now.Time), ids, der, sealed, db.issueStripe)
+	return db.group(ctx, func(row pgx.Rows) error {
 		var n int
-		var r certificateRow
-		if err := rows.Scan(&n, &r.ID, &r.IssuerID, &r.CommonName, &r.SubjectDN, &r.Type, &r.KeyType, &r.KeySize, &r.ValidDays,
-			&r.OrganizationID, &r.CreatedBy, &r.Serial, &r.Names, &r.CRLShard, &r.NotBefore, &r.NotAfter, &r.State, &r.Created, &r.Updated); err != nil {
+		r := certificateRow{State: "valid", Updated: now}
+		if err := row.Scan(&n, &r.ID, &r.IssuerID, &r.CommonName, &r.SubjectDN, &r.Type, &r.KeyType, &r.KeySize, &r.ValidDays,
+			&r.OrganizationID, &r.CreatedBy, &r.Serial, &r.Names, &r.CRLShard, &r.NotBefore, &r.NotAfter, &r.Created); err != nil {
 			return err
 		}
 		jobs[n-1].err, jobs[n-1].result = nil, r
-	}
-	return rows.Err()
+		return nil
+	}, completeSQL, args...)
 }

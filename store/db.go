@@ -27,12 +27,13 @@ import (
 type Config struct {
 	// URL is postgres://… (what libpq understands), or sqlite:PATH.
 	URL string
-	// MaxConnections bounds the connections to PostgreSQL, or the concurrent readers of SQLite; 0 means 16.
+	// MaxConnections bounds the connections to PostgreSQL, three that commit in groups aside, or the concurrent readers of
+	// SQLite; 0 means 16.
 	MaxConnections int
 	// Now dates audit entries and updates; nil means time.Now.
 	Now func() time.Time
 	// Observe, if set, is told how long each operation took and how it ended. Operations are the methods of
-	// ca.Store and identity.Store by name, and "Commit" for one group of reservations and completions.
+	// ca.Store and identity.Store by name, and "Commit" for one group of reservations, completions or revocations.
 	Observe func(op string, took time.Duration, err error)
 }
 
@@ -44,9 +45,12 @@ type DB struct {
 	writer  *gorm.DB
 	reader  *gorm.DB // the same as writer on PostgreSQL
 	pools   []*sql.DB
+	commits *sql.DB // the one of pools that the committers have
 	closed  atomic.Bool
 
-	reserves, completes *committer // the same one on SQLite, which has one writer anyway
+	reserves, completes, revokes *committer // the same one on SQLite, which has one writer anyway
+
+	issueStripe, stripe int // of certificate_counts: that of what is issued, and that of every other change
 }
 
 var (
@@ -112,8 +116,9 @@ func (db *DB) Ping(ctx context.Context) error {
 // Close ends what was begun and disconnects. Calls after it fail.
 func (db *DB) Close() error {
 	db.closed.Store(true)
-	db.reserves.close()
-	db.completes.close()
+	for _, c := range []*committer{db.reserves, db.completes, db.revokes} {
+		c.close()
+	}
 	return db.closePools()
 }
 

@@ -116,27 +116,34 @@ func changePostgres(tx *gorm.DB, caID int64, entries []revocationRow) error {
 	return nil
 }
 
+// What changes the ledger of a CA in SQLite.
+const (
+	advanceSQLite = "UPDATE revocation_state SET sequence = sequence + 1 WHERE ca_id = ? RETURNING sequence"
+	enterSQLite   = `
+		INSERT INTO revocations (ca_id, serial, shard, sequence, revoked_at, reason, invalidity_date, not_after, released)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT (ca_id, serial) DO UPDATE SET shard = excluded.shard, sequence = excluded.sequence,
+			revoked_at = excluded.revoked_at, reason = excluded.reason, invalidity_date = excluded.invalidity_date,
+			not_after = excluded.not_after, released = excluded.released`
+	scopeSQLite = `INSERT INTO crl_scopes (ca_id, shard, sequence) VALUES (?, ?, ?)
+		ON CONFLICT (ca_id, shard) DO UPDATE SET sequence = excluded.sequence`
+)
+
 func changeSQLite(tx *gorm.DB, caID int64, e revocationRow) error {
 	var sequence []int64
-	err := tx.Raw("UPDATE revocation_state SET sequence = sequence + 1 WHERE ca_id = ? RETURNING sequence", caID).Scan(&sequence).Error
+	err := tx.Raw(advanceSQLite, caID).Scan(&sequence).Error
 	if err != nil {
 		return err
 	}
 	if len(sequence) == 0 {
 		return errNoState(caID)
 	}
-	err = tx.Exec(`
-		INSERT INTO revocations (ca_id, serial, shard, sequence, revoked_at, reason, invalidity_date, not_after, released)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
-		ON CONFLICT (ca_id, serial) DO UPDATE SET shard = excluded.shard, sequence = excluded.sequence,
-			revoked_at = excluded.revoked_at, reason = excluded.reason, invalidity_date = excluded.invalidity_date,
-			not_after = excluded.not_after, released = excluded.released`,
+	err = tx.Exec(enterSQLite,
 		caID, e.Serial, e.Shard, sequence[0], e.RevokedAt, e.Reason, e.InvalidityDate, e.NotAfter, e.Released).Error
 	if err != nil {
 		return err
 	}
-	return tx.Exec(`INSERT INTO crl_scopes (ca_id, shard, sequence) VALUES (?, ?, ?)
-		ON CONFLICT (ca_id, shard) DO UPDATE SET sequence = excluded.sequence`, caID, e.Shard, sequence[0]).Error
+	return tx.Exec(scopeSQLite, caID, e.Shard, sequence[0]).Error
 }
 
 // RevocationStates implements ca.Store.

@@ -1,7 +1,9 @@
 package store
 
 import (
+	"database/sql"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -27,13 +29,34 @@ func (db *DB) openPostgres(url string, connections int) error {
 			config.RuntimeParams[name] = value
 		}
 	}
+	pool := db.pool(config, connections)
+	db.commits = db.pool(forGroups(config), committers)
+	db.dialect = onPostgres
+	db.issueStripe, db.stripe = rand.IntN(issueStripes), issueStripes+rand.IntN(otherStripes)
+	db.writer, err = gormDB(postgres.New(postgres.Config{Conn: pool}))
+	db.reader = db.writer
+	return err
+}
+
+func (db *DB) pool(config *pgx.ConnConfig, connections int) *sql.DB {
 	pool := stdlib.OpenDB(*config)
 	pool.SetMaxOpenConns(connections)
 	pool.SetMaxIdleConns(connections)
 	pool.SetConnMaxIdleTime(5 * time.Minute)
 	db.pools = append(db.pools, pool)
-	db.dialect = onPostgres
-	db.writer, err = gormDB(postgres.New(postgres.Config{Conn: pool}))
-	db.reader = db.writer
-	return err
+	return pool
+}
+
+// committers is how many groups are committed at the same time: reservations, completions and revocations.
+const committers = 3
+
+// forGroups is the configuration of connections for the statements of groups. Each has one plan, made once, that finds every
+// row through an index, whatever the statistics said of tables that were empty a minute ago.
+func forGroups(config *pgx.ConnConfig) *pgx.ConnConfig {
+	config = config.Copy()
+	for _, name := range []string{"enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit"} {
+		config.RuntimeParams[name] = "off"
+	}
+	config.RuntimeParams["plan_cache_mode"] = "force_generic_plan"
+	return config
 }

@@ -55,29 +55,6 @@ func (r authorityRow) ledger() revocationRow {
 		InvalidityDate: r.InvalidityDate, NotAfter: r.NotAfter}
 }
 
-// Revoke implements ca.Store.
-func (db *DB) Revoke(ctx context.Context, id int64, r ca.Revocation, replaces []int, e audit.Event) (ca.Certificate, error) {
-	var c ca.Certificate
-	err := db.write(ctx, "Revoke", func(tx *gorm.DB) (err error) {
-		var row certificateRow
-		res := db.revoke(tx.Model(&row).Where("id = ? AND "+visibleCertificate, id), r, replaces)
-		if res.Error != nil {
-			return res.Error
-		}
-		if res.RowsAffected != 1 {
-			return whyNotEnded(tx, id, errCertificateEnded)
-		}
-		if c, err = withKey(tx, row); err != nil {
-			return err
-		}
-		if err := db.append(tx, e, id); err != nil {
-			return err
-		}
-		return db.change(tx, row.IssuerID, []revocationRow{row.ledger()})
-	})
-	return c, err
-}
-
 // withKey is a certificate with its sealed key.
 func withKey(q *gorm.DB, row certificateRow) (ca.Certificate, error) {
 	c := row.certificate()
@@ -131,6 +108,9 @@ func (db *DB) Release(ctx context.Context, id int64, when time.Time, e audit.Eve
 			return err
 		}
 		if err := db.append(tx, e, id); err != nil {
+			return err
+		}
+		if err := db.count(tx, map[tally]int64{row.tally(ca.Revoked): -1, row.tally(ca.Valid): 1}); err != nil {
 			return err
 		}
 		return db.change(tx, row.IssuerID, []revocationRow{entry})
@@ -191,10 +171,7 @@ func (db *DB) Abandon(ctx context.Context, before, now time.Time) (int, error) {
 	var n int
 	err := db.write(ctx, "Abandon", func(tx *gorm.DB) error {
 		end := db.revocation(ca.Abandoned, abandoned(now))
-		var certificates []certificateRow
-		err := tx.Model(&certificates).Clauses(clause.Returning{Columns: columns("id", "issuer_id", "serial", "crl_shard",
-			"revoked_at", "not_after", "organization_id")}).
-			Where("state = 'pending' AND created_at < ?", at(before)).Updates(end).Error
+		certificates, err := db.abandonReservations(tx, at(before), at(now))
 		if err != nil {
 			return err
 		}
@@ -214,12 +191,31 @@ func (db *DB) Abandon(ctx context.Context, before, now time.Time) (int, error) {
 			return err
 		}
 		n = len(certificates) + len(authorities) + len(responders)
-		slices.SortFunc(certificates, func(a, b certificateRow) int { return cmp.Compare(a.ID, b.ID) })
 		slices.SortFunc(authorities, func(a, b authorityRow) int { return cmp.Compare(a.ID, b.ID) })
 		slices.SortFunc(responders, func(a, b abandonedResponder) int { return cmp.Compare(a.ID, b.ID) })
 		return db.closeReservations(tx, certificates, authorities, responders, at(now))
 	})
 	return n, err
+}
+
+// abandonReservations moves reservations to where certificates are, and returns them in the order of their ids.
+func (db *DB) abandonReservations(tx *gorm.DB, before, now instant) ([]certificateRow, error) {
+	var rows []certificateRow
+	if err := tx.Raw("DELETE FROM reservations WHERE created_at < ? RETURNING *", before).Scan(&rows).Error; err != nil || len(rows) == 0 {
+		return nil, err
+	}
+	slices.SortFunc(rows, func(a, b certificateRow) int { return cmp.Compare(a.ID, b.ID) })
+	end := abandoned(now.Time)
+	counts := map[tally]int64{}
+	for i := range rows {
+		r := &rows[i]
+		r.State, r.RevokedAt, r.RevocationText, r.Updated = string(ca.Abandoned), &now, end.Text, at(db.now())
+		counts[r.tally(ca.Abandoned)]++
+	}
+	if err := tx.CreateInBatches(rows, 500).Error; err != nil {
+		return nil, err
+	}
+	return rows, db.count(tx, counts)
 }
 
 func columns(names ...string) []clause.Column {

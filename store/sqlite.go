@@ -37,6 +37,7 @@ func (db *DB) openSQLite(path string, readers int) error {
 	read.SetMaxOpenConns(readers)
 	read.SetMaxIdleConns(readers)
 	db.pools = append(db.pools, write, read)
+	db.commits = write
 	db.dialect = onSQLite
 	if db.writer, err = gormDB(sqlite.New(sqlite.Config{Conn: write})); err != nil {
 		return err

@@ -88,7 +88,7 @@ func (db *DB) SerialStatus(ctx context.Context, caID int64, serial string) (ca.S
 				r.revoked_at, coalesce(r.reason, 0) AS reason, r.invalidity_date, coalesce(r.released, false) AS released
 			FROM revocation_state s
 			LEFT JOIN (
-				SELECT not_after FROM certificates WHERE issuer_id = @ca AND serial = @serial AND state <> 'pending'
+				SELECT not_after FROM certificates WHERE issuer_id = @ca AND serial = @serial
 				UNION ALL
 				SELECT not_after FROM certificate_authorities WHERE parent_id = @ca AND serial = @serial AND state <> 'pending'
 				UNION ALL
@@ -119,17 +119,13 @@ func (db *DB) SerialStatus(ctx context.Context, caID int64, serial string) (ca.S
 func (db *DB) ReserveResponder(ctx context.Context, r ca.Responder, e audit.Event) (int64, error) {
 	var row responderRow
 	err := db.write(ctx, "ReserveResponder", func(tx *gorm.DB) error {
-		var taken int64
-		err := tx.Raw(`SELECT count(*) FROM (
-				SELECT serial FROM certificates WHERE issuer_id = @ca AND serial = @serial
-				UNION ALL
-				SELECT serial FROM certificate_authorities WHERE parent_id = @ca AND serial = @serial
-			) t`, map[string]any{"ca": r.CAID, "serial": r.Serial}).Scan(&taken).Error
+		var issuer []int64 // held, so that nobody else reserves a serial number of it meanwhile
+		err := tx.Model(&authorityRow{}).Clauses(clause.Locking{Strength: "NO KEY UPDATE"}).Where("id = ?", r.CAID).Pluck("id", &issuer).Error
 		if err != nil {
 			return err
 		}
-		if taken > 0 {
-			return errSerialTaken
+		if err := refuseTakenSerial(tx, r.CAID, r.Serial, "certificate_authorities WHERE parent_id"); err != nil {
+			return err
 		}
 		row = responderRow{
 			CAID: r.CAID, Token: r.Token, KeyID: r.KeyID, PublicKey: r.PublicKey, Serial: r.Serial, TBS: r.TBS,

@@ -248,11 +248,12 @@ func (db *DB) DeleteUser(ctx context.Context, id int64, e audit.Event) error {
 	})
 }
 
-// CreatedOutside implements identity.Store. The indexes by creator serve it.
+// CreatedOutside implements identity.Store. The indexes by creator serve it; of reservations there are few.
 func (db *DB) CreatedOutside(ctx context.Context, userID, organizationID int64) (bool, error) {
 	var outside bool
 	err := db.read(ctx, "CreatedOutside", func(q *gorm.DB) error {
 		return q.Raw(`SELECT EXISTS (SELECT 1 FROM certificate_authorities WHERE created_by = @user AND organization_id IS DISTINCT FROM @organization)
+			OR EXISTS (SELECT 1 FROM reservations WHERE created_by = @user AND organization_id IS DISTINCT FROM @organization)
 			OR EXISTS (SELECT 1 FROM certificates WHERE created_by = @user AND organization_id IS DISTINCT FROM @organization)`,
 			sql.Named("user", userID), sql.Named("organization", organizationID)).Scan(&outside).Error
 	})

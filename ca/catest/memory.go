@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"slices"
 	"sync"
 	"time"
@@ -232,12 +233,18 @@ func (m *Memory) IsCAKey(ctx context.Context, publicKey []byte) (bool, error) {
 		return false, err
 	}
 	defer m.mu.Unlock()
+	hash := sha256.Sum256(publicKey)
+	return m.isCAKey(hash[:]), nil
+}
+
+// isCAKey reports whether a hash is that of the public key of a CA.
+func (m *Memory) isCAKey(hash []byte) bool {
 	for _, a := range m.authorities {
-		if len(a.PublicKey) > 0 && bytes.Equal(a.PublicKey, publicKey) {
-			return true, nil
+		if sum := sha256.Sum256(a.PublicKey); len(a.PublicKey) > 0 && bytes.Equal(sum[:], hash) {
+			return true
 		}
 	}
-	return false, nil
+	return false
 }
 
 // Reserve implements ca.Store.
@@ -254,11 +261,13 @@ func (m *Memory) Reserve(ctx context.Context, c ca.Certificate, e audit.Event) (
 		return 0, fault.New(fault.Conflict, "CA %d is locked", c.IssuerID)
 	case c.Type != policy.CA && !issuer.AllowLeafCerts:
 		return 0, fault.New(fault.Conflict, "CA %d does not allow leaf certificate issuance", c.IssuerID)
+	case m.isCAKey(c.PublicKeySHA256):
+		return 0, ca.ErrCAKey
 	case m.serialTaken(c.IssuerID, c.Serial):
 		return 0, fault.New(fault.Conflict, "Serial number is already in use")
 	}
 	c.ID, c.State = int64(len(m.certificates))+1, ca.Pending
-	c.DER, c.SealedKey, c.Revocation = nil, nil, ca.Revocation{}
+	c.PublicKeySHA256, c.DER, c.SealedKey, c.Revocation = nil, nil, nil, ca.Revocation{}
 	c.NotBefore, c.NotAfter = instant(c.NotBefore), instant(c.NotAfter)
 	c.CreatedAt, c.UpdatedAt = m.dates(c.CreatedAt)
 	m.certificates[c.ID] = &c
