@@ -35,6 +35,7 @@ type Config struct {
 	HideMetrics bool
 
 	LoginRate Rate             // of login attempts per client address
+	Logins    Logins           // counts them; needed with a LoginRate
 	Now       func() time.Time // nil: time.Now
 }
 
@@ -61,7 +62,7 @@ func New(cfg Config) http.Handler {
 	}
 	s := &server{
 		ca: cfg.CA, identity: cfg.Identity, log: cfg.Logger, now: cfg.Now,
-		ready: newReadiness(cfg.Ready), logins: newLimiter(cfg.LoginRate, cfg.Now), metrics: newMetrics(cfg.Metrics),
+		ready: newReadiness(cfg.Ready), logins: newLimiter(cfg.LoginRate, cfg.Logins, cfg.Now), metrics: newMetrics(cfg.Metrics),
 	}
 	s.route(cfg)
 	return s.observe(s.router)

@@ -13,7 +13,7 @@ func (s *server) login(w http.ResponseWriter, r *request) error {
 	if err := r.err(); err != nil {
 		return err
 	}
-	if err := s.logins.take(clientAddress(r.Request)); err != nil {
+	if err := s.logins.take(r.Context(), clientAddress(r.Request)); err != nil {
 		return err
 	}
 	tokens, err := s.identity.Login(r.Context(), form.Username, form.Password)
