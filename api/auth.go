@@ -46,7 +46,7 @@ var forwarded = []string{"Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Hos
 // passed it on, and no web page of another origin sent it through a browser here (by a cross-site request, or by a
 // host name that was made to resolve to a loopback address).
 func isLocal(r *http.Request) bool {
-	if !isLoopback(clientAddress(r)) || !isLoopback(hostOf(r.Host)) {
+	if !isLoopback(peerAddress(r)) || !isLoopback(hostOf(r.Host)) {
 		return false
 	}
 	for _, name := range forwarded {

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"regexp"
 	"runtime/debug"
@@ -59,7 +58,7 @@ func (s *server) observe(next http.Handler) http.Handler {
 		maps.Copy(w.Header(), headers)
 		w.Header().Set("X-Request-ID", id)
 		ctx := context.WithValue(r.Context(), exchangeKey{}, x)
-		r = r.WithContext(audit.WithRequest(ctx, audit.Request{ID: id, RemoteAddr: clientAddress(r)}))
+		r = r.WithContext(audit.WithRequest(ctx, audit.Request{ID: id, RemoteAddr: clientAddress(r, s.trusted)}))
 
 		defer func() {
 			recovered := recover()
@@ -82,15 +81,6 @@ func newRequestID() string {
 	binary.BigEndian.PutUint64(b[:8], rand.Uint64())
 	binary.BigEndian.PutUint64(b[8:], rand.Uint64())
 	return hex.EncodeToString(b[:])
-}
-
-// clientAddress is the address of the peer without its port. Headers that proxies set are not believed.
-func clientAddress(r *http.Request) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		return r.RemoteAddr
-	}
-	return host
 }
 
 // account writes one line of the access log and counts the request.
@@ -128,7 +118,7 @@ func (s *server) account(r *http.Request, x *exchange, id string, start time.Tim
 	attributes := []slog.Attr{
 		slog.String("method", method), slog.String("route", route), slog.Int("status", status),
 		slog.Int64("bytes", x.bytes), slog.Duration("duration", took), slog.String("request_id", id),
-		slog.String("remote_addr", clientAddress(r)),
+		slog.String("remote_addr", audit.RequestFrom(ctx).RemoteAddr),
 	}
 	if x.userID != 0 {
 		attributes = append(attributes, slog.Int64("user_id", x.userID))

@@ -13,6 +13,7 @@ import (
 	"github.com/gorilla/mux"
 
 	"signet/api/ocsp"
+	"signet/audit"
 	"signet/ca"
 )
 
@@ -62,7 +63,7 @@ func (s *server) answerOCSP(w http.ResponseWriter, r *request, der []byte) error
 	if err != nil {
 		return s.refuseMalformed(w, r, err)
 	}
-	asked.Client = clientOf(clientAddress(r.Request)).String()
+	asked.Client = clientOf(audit.RequestFrom(r.Context()).RemoteAddr).String()
 	answer, err := s.ca.Status(r.Context(), mux.Vars(r.Request)["slug"], asked)
 	if err != nil {
 		return s.refuseOCSP(w, r, err)

@@ -9,6 +9,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -34,6 +35,9 @@ type Config struct {
 	// HideMetrics leaves /metrics out, for servers that show the metrics on another listener.
 	HideMetrics bool
 
+	// TrustedProxies are the networks of the proxies whose X-Forwarded-For is believed; nil: nobody's is.
+	TrustedProxies []netip.Prefix
+
 	LoginRate Rate             // of login attempts per client address
 	Logins    Logins           // counts them; needed with a LoginRate
 	Now       func() time.Time // nil: time.Now
@@ -46,6 +50,7 @@ type server struct {
 	now      func() time.Time
 	ready    *readiness
 	logins   *limiter
+	trusted  []netip.Prefix // proxies
 	metrics  *metrics
 	router   *mux.Router
 	openapi  []byte // JSON
@@ -63,6 +68,7 @@ func New(cfg Config) http.Handler {
 	s := &server{
 		ca: cfg.CA, identity: cfg.Identity, log: cfg.Logger, now: cfg.Now,
 		ready: newReadiness(cfg.Ready), logins: newLimiter(cfg.LoginRate, cfg.Logins, cfg.Now), metrics: newMetrics(cfg.Metrics),
+		trusted: cfg.TrustedProxies,
 	}
 	s.route(cfg)
 	return s.observe(s.router)

@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"signet/api/wire"
+	"signet/audit"
 	"signet/identity"
 )
 
@@ -13,7 +14,7 @@ func (s *server) login(w http.ResponseWriter, r *request) error {
 	if err := r.err(); err != nil {
 		return err
 	}
-	if err := s.logins.take(r.Context(), clientAddress(r.Request)); err != nil {
+	if err := s.logins.take(r.Context(), audit.RequestFrom(r.Context()).RemoteAddr); err != nil {
 		return err
 	}
 	tokens, err := s.identity.Login(r.Context(), form.Username, form.Password)

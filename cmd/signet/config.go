@@ -28,6 +28,7 @@ type Config struct {
 	PublicURL       string        `name:"public-url" env:"SIGNET_PUBLIC_URL" placeholder:"URL" group:"Server" help:"Base of the CRL, OCSP and issuer URLs written into certificates; relying parties must reach it. Default: made from the listen address."`
 	TLSCert         string        `name:"tls-cert" env:"SIGNET_TLS_CERT" placeholder:"FILE" group:"Server" help:"PEM certificate chain of the server itself; turns on HTTPS, TLS 1.2 or later. Needs --tls-key."`
 	TLSKey          string        `name:"tls-key" env:"SIGNET_TLS_KEY" placeholder:"FILE" group:"Server" help:"PEM private key of --tls-cert."`
+	TrustedProxies  networks      `name:"trusted-proxies" env:"SIGNET_TRUSTED_PROXIES" placeholder:"CIDR,…" group:"Server" help:"Networks or addresses of the reverse proxies whose X-Forwarded-For names the client, for the login limit, the log and the audit trail. Default: none; the client is whoever connects."`
 	ShutdownTimeout time.Duration `name:"shutdown-timeout" env:"SIGNET_SHUTDOWN_TIMEOUT" default:"30s" group:"Server" help:"How long requests in flight may take to finish after SIGTERM."`
 
 	DatabaseURL          string `name:"database-url" env:"SIGNET_DATABASE_URL" placeholder:"URL" group:"Database" help:"postgres://USER@HOST/NAME or sqlite:PATH. Default: SQLite in the data folder."`

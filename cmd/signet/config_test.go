@@ -339,3 +339,21 @@ func TestUsageErrorsAreToldApart(t *testing.T) {
 		t.Errorf("version: %v", err)
 	}
 }
+
+func TestNetworks(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ text, want string }{
+		{"192.0.2.0/24", "[192.0.2.0/24]"},
+		{"192.0.2.7/24", "[192.0.2.0/24]"},
+		{"192.0.2.1, 2001:db8::/32", "[192.0.2.1/32 2001:db8::/32]"},
+		{"proxy.example", ""},
+		{"", ""},
+		{"192.0.2.0/33", ""},
+	} {
+		var n networks
+		err := n.UnmarshalText([]byte(c.text))
+		if got := fmt.Sprint(n); (err == nil) != (c.want != "") || err == nil && got != c.want {
+			t.Errorf("%q: %s, %v; want %s", c.text, got, err, c.want)
+		}
+	}
+}
