@@ -2,6 +2,7 @@ package catest
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"slices"
 	"time"
@@ -41,6 +42,55 @@ var reserveTests = map[string]func(f fixture){
 		taken, c := f.issue(f.leaf(one)), f.leaf(two)
 		c.Serial = taken.Serial
 		_, err := f.reserve(c)
+		f.ok(err)
+	},
+	"a serial of a reservation is taken for a child CA and a responder": func(f fixture) {
+		root := f.root()
+		c := f.leaf(root)
+		_, err := f.reserve(c)
+		f.ok(err)
+		child, responder := f.reservation(f.pending(f.plan(&root.ID))), f.responder(root)
+		child.Serial, responder.Serial = c.Serial, c.Serial
+		f.silent(func() {
+			f.refused(f.reserveCA(child), fault.Conflict, "Serial number is already in use")
+			_, err := f.reserveResponder(responder)
+			f.refused(err, fault.Conflict, "Serial number is already in use")
+		})
+	},
+	"a serial of a responder is taken": func(f fixture) {
+		root := f.root()
+		responder := f.responder(root)
+		_, err := f.reserveResponder(responder)
+		f.ok(err)
+		c, child := f.leaf(root), f.reservation(f.pending(f.plan(&root.ID)))
+		c.Serial, child.Serial = responder.Serial, responder.Serial
+		f.silent(func() {
+			_, err := f.reserve(c)
+			f.refused(err, fault.Conflict, "Serial number is already in use")
+			f.refused(f.reserveCA(child), fault.Conflict, "Serial number is already in use")
+		})
+	},
+	"the key of a CA is refused": func(f fixture) {
+		root, deleted, lost := f.root(), f.root(), f.reservation(f.pending(f.plan(nil)))
+		f.ok(f.deleteCA(deleted.ID))
+		f.ok(f.reserveCA(lost))
+		_, err := f.s.Abandon(f.Context(), now.Add(time.Hour), now)
+		f.ok(err)
+		f.pending(f.plan(nil)) // without a key
+		pending := f.reservation(f.pending(f.plan(nil)))
+		f.ok(f.reserveCA(pending))
+		for name, key := range map[string][]byte{"its own": root.PublicKey, "deleted": deleted.PublicKey, "pending": pending.PublicKey, "abandoned": lost.PublicKey} {
+			c, hash := f.leaf(root), sha256.Sum256(key)
+			c.PublicKeySHA256 = hash[:]
+			f.silent(func() {
+				if _, err := f.reserve(c); !errors.Is(err, ca.ErrCAKey) {
+					f.Errorf("%s: error is %v", name, err)
+				}
+			})
+		}
+		c, hash := f.leaf(root), sha256.Sum256([]byte("another"))
+		c.PublicKeySHA256 = hash[:]
+		_, err = f.reserve(c)
 		f.ok(err)
 	},
 	"an issuer that is gone refuses": func(f fixture) {
