@@ -5,7 +5,8 @@ ALTER TABLE certificates DROP CONSTRAINT certificates_state_check;
 
 -- The certificates that may have been signed and were not completed. A row lives for milliseconds, then it moves to
 -- certificates, under the id that it has from the sequence of that table. The issuer is locked when its row is written,
--- so that it needs no foreign key. There is no index for the oldest: to look through the few rows costs less.
+-- so that it needs no foreign key. There is no index for the oldest: to look through the table once a minute costs less
+-- than to keep one.
 CREATE TABLE reservations (
     id              bigint PRIMARY KEY,
     issuer_id       bigint      NOT NULL,
