@@ -26,7 +26,7 @@ type committer struct {
 
 const (
 	maxGroup      = 64               // jobs in one transaction
-	commitTimeout = 15 * time.Second // of one transaction; nobody else can end it
+	commitTimeout = patience // of one transaction; nobody else can end it
 )
 
 // job is a reservation, a completion or a revocation. The committer sets the fields below done.

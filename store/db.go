@@ -47,6 +47,7 @@ type DB struct {
 	pools   []*sql.DB
 	commits *sql.DB // the one of pools that the committers have
 	closed  atomic.Bool
+	silent  atomic.Bool // it did not answer the last time
 
 	reserves, completes, revokes *committer // the same one on SQLite, which has one writer anyway
 
@@ -135,7 +136,7 @@ func (db *DB) closePools() error {
 func (db *DB) read(ctx context.Context, op string, query func(q *gorm.DB) error) (err error) {
 	start := time.Now()
 	defer func() { db.observe(op, time.Since(start), err) }()
-	return db.classify(retry(ctx, func() error { return query(db.reader.WithContext(ctx)) }))
+	return db.patiently(ctx, func(ctx context.Context) error { return query(db.reader.WithContext(ctx)) })
 }
 
 // write runs a transaction, again if it lost against another one. The function may therefore run more than once and
@@ -143,7 +144,7 @@ func (db *DB) read(ctx context.Context, op string, query func(q *gorm.DB) error)
 func (db *DB) write(ctx context.Context, op string, change func(tx *gorm.DB) error) (err error) {
 	start := time.Now()
 	defer func() { db.observe(op, time.Since(start), err) }()
-	return db.classify(retry(ctx, func() error { return db.writer.WithContext(ctx).Transaction(change) }))
+	return db.patiently(ctx, func(ctx context.Context) error { return db.writer.WithContext(ctx).Transaction(change) })
 }
 
 // classify is the function of that name, which cannot know what a closed pool answers.
