@@ -24,6 +24,16 @@ func (s *server) authenticated(h handler) handler {
 	}
 }
 
+// identified lets everybody through, and finds out who says who is calling.
+func (s *server) identified(h handler) handler {
+	return func(w http.ResponseWriter, r *request) error {
+		if _, err := s.identify(r); err != nil {
+			return err
+		}
+		return h(w, r)
+	}
+}
+
 // identify finds out who is calling; false when nobody says so.
 func (s *server) identify(r *request) (bool, error) {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")

@@ -44,6 +44,16 @@ func (s *server) createCA(w http.ResponseWriter, r *request) error {
 	return nil
 }
 
+// createdCA answers with the CA that an earlier request of the same caller created.
+func (s *server) createdCA(w http.ResponseWriter, r *request, id int64) error {
+	c, err := s.ca.CA(r.Context(), r.caller(), id)
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusCreated, wire.CACreated{CA: s.caOf(c)})
+	return nil
+}
+
 // keySpec fills in what a request leaves open. EC and Ed25519 keys have a default size of their own.
 func keySpec(t *wire.KeyType, size *int, rsaDefault int) policy.KeySpec {
 	spec := policy.KeySpec{Type: policy.KeyType(or(t, wire.KeyTypeRsa))}

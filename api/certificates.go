@@ -50,6 +50,31 @@ func (s *server) issueCertificate(w http.ResponseWriter, r *request) error {
 	return nil
 }
 
+// issuedCertificate answers with the certificate that an earlier request of the same caller created, and its private key if it
+// was kept.
+func (s *server) issuedCertificate(w http.ResponseWriter, r *request, id int64) error {
+	c, err := s.ca.Certificate(r.Context(), r.caller(), id)
+	var key []byte
+	if err == nil && len(c.SealedKey) > 0 {
+		c, key, err = s.ca.PrivateKey(r.Context(), r.caller(), id)
+	}
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusCreated, wire.CertificateWithKey{Certificate: s.certificateOf(c), PrivateKey: text(string(key))})
+	return nil
+}
+
+// signedCSR answers with the certificate that an earlier request of the same caller created.
+func (s *server) signedCSR(w http.ResponseWriter, r *request, id int64) error {
+	c, err := s.ca.Certificate(r.Context(), r.caller(), id)
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusCreated, s.certificateOf(c))
+	return nil
+}
+
 // publicKeyOf parses the caller's own key; nil when the server is to make one.
 func publicKeyOf(body wire.CertificateCreate) (crypto.PublicKey, error) {
 	if body.PublicKey == nil {

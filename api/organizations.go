@@ -21,6 +21,16 @@ func (s *server) createOrganization(w http.ResponseWriter, r *request) error {
 	return nil
 }
 
+// createdOrganization answers with the organization that an earlier request of the same caller created.
+func (s *server) createdOrganization(w http.ResponseWriter, r *request, id int64) error {
+	o, err := s.identity.Organization(r.Context(), r.caller(), id)
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusCreated, organizationOf(o))
+	return nil
+}
+
 func (s *server) listOrganizations(w http.ResponseWriter, r *request) error {
 	var query wire.ListOrganizationsParams
 	r.query(&query)

@@ -38,6 +38,9 @@ type Config struct {
 	// TrustedProxies are the networks of the proxies whose X-Forwarded-For is believed; nil: nobody's is.
 	TrustedProxies []netip.Prefix
 
+	// Keys keeps Idempotency-Keys; nil: they are ignored.
+	Keys IdempotencyKeys
+
 	LoginRate Rate             // of login attempts per client address
 	Logins    Logins           // counts them; needed with a LoginRate
 	Now       func() time.Time // nil: time.Now
@@ -50,6 +53,7 @@ type server struct {
 	now      func() time.Time
 	ready    *readiness
 	logins   *limiter
+	keys     IdempotencyKeys
 	trusted  []netip.Prefix // proxies
 	metrics  *metrics
 	router   *mux.Router
@@ -68,7 +72,7 @@ func New(cfg Config) http.Handler {
 	s := &server{
 		ca: cfg.CA, identity: cfg.Identity, log: cfg.Logger, now: cfg.Now,
 		ready: newReadiness(cfg.Ready), logins: newLimiter(cfg.LoginRate, cfg.Logins, cfg.Now), metrics: newMetrics(cfg.Metrics),
-		trusted: cfg.TrustedProxies,
+		trusted: cfg.TrustedProxies, keys: cfg.Keys,
 	}
 	s.route(cfg)
 	return s.observe(s.router)
@@ -146,7 +150,7 @@ func (s *server) routeEverybody(cfg Config, open func(method, path string, h han
 	open("POST", prefix+"/auth/token", s.login)
 	open("POST", prefix+"/auth/refresh", s.refresh)
 
-	open("POST", prefix+"/users/", s.createUser)
+	open("POST", prefix+"/users/", s.identified(s.once(s.createUser, s.createdUser)))
 }
 
 // routeUsers registers the routes that only users may call, below the prefix.
@@ -160,7 +164,7 @@ func (s *server) routeUsers(authenticated func(method, path string, h handler)) 
 	authenticated("PATCH", "/users/{user_id}", s.updateUser)
 	authenticated("DELETE", "/users/{user_id}", s.deleteUser)
 
-	authenticated("POST", "/organizations/", s.createOrganization)
+	authenticated("POST", "/organizations/", s.once(s.createOrganization, s.createdOrganization))
 	authenticated("GET", "/organizations/", s.listOrganizations)
 	authenticated("GET", "/organizations/{organization_id}", s.getOrganization)
 	authenticated("PUT", "/organizations/{organization_id}", s.updateOrganization)
@@ -169,7 +173,7 @@ func (s *server) routeUsers(authenticated func(method, path string, h handler)) 
 	authenticated("POST", "/organizations/{organization_id}/users/{user_id}", s.addMember)
 	authenticated("DELETE", "/organizations/{organization_id}/users/{user_id}", s.removeMember)
 
-	authenticated("POST", "/cas/", s.createCA)
+	authenticated("POST", "/cas/", s.once(s.createCA, s.createdCA))
 	authenticated("GET", "/cas/", s.listCAs)
 	authenticated("GET", "/cas/{ca_id}", s.getCA)
 	authenticated("DELETE", "/cas/{ca_id}", s.deleteCA)
@@ -186,9 +190,9 @@ func (s *server) routeUsers(authenticated func(method, path string, h handler)) 
 	authenticated("GET", "/cas/{ca_id}/key-drills", s.listKeyDrills)
 	authenticated("POST", "/cas/{ca_id}/key-grade", s.acceptKeyGrade)
 
-	authenticated("POST", "/certificates/", s.issueCertificate)
+	authenticated("POST", "/certificates/", s.once(s.issueCertificate, s.issuedCertificate))
 	authenticated("GET", "/certificates/", s.listCertificates)
-	authenticated("POST", "/certificates/sign-csr", s.signCSR)
+	authenticated("POST", "/certificates/sign-csr", s.once(s.signCSR, s.signedCSR))
 	authenticated("GET", "/certificates/{cert_id}", s.getCertificate)
 	authenticated("GET", "/certificates/{cert_id}/private-key", s.getPrivateKey)
 	authenticated("POST", "/certificates/{cert_id}/revoke", s.revokeCertificate)

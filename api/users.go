@@ -10,17 +10,13 @@ import (
 
 // createUser is open: whether nobody may create a user is for package identity to say.
 func (s *server) createUser(w http.ResponseWriter, r *request) error {
-	known, err := s.identify(r)
-	if err != nil {
-		return err
-	}
 	var body wire.UserCreate
 	r.body(&body)
 	if err := r.err(); err != nil {
 		return err
 	}
 	var caller *policy.Caller
-	if known {
+	if r.session.User.ID != 0 {
 		c := r.caller()
 		caller = &c
 	}
@@ -33,6 +29,16 @@ func (s *server) createUser(w http.ResponseWriter, r *request) error {
 		},
 		Loopback: isLocal(r.Request), BootstrapToken: r.Header.Get("X-Bootstrap-Token"),
 	})
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusCreated, userOf(user))
+	return nil
+}
+
+// createdUser answers with the user that an earlier request of the same caller created.
+func (s *server) createdUser(w http.ResponseWriter, r *request, id int64) error {
+	user, err := s.identity.Registered(r.Context(), id)
 	if err != nil {
 		return err
 	}

@@ -170,7 +170,7 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/v1/cas/ (the `CreateCA` operationId).
-	CreateCAWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CreateCAWithBody(ctx context.Context, params *CreateCAParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CreateCA Create a CA
 	//
@@ -179,7 +179,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /api/v1/cas/ (the `CreateCA` operationId).
-	CreateCA(ctx context.Context, body CreateCAJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CreateCA(ctx context.Context, params *CreateCAParams, body CreateCAJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// DeleteCA Delete a CA
 	//
@@ -330,7 +330,7 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/v1/certificates/sign-csr (the `SignCSR` operationId).
-	SignCSRWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	SignCSRWithBody(ctx context.Context, params *SignCSRParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// SignCSR Sign a certificate signing request
 	//
@@ -339,7 +339,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /api/v1/certificates/sign-csr (the `SignCSR` operationId).
-	SignCSR(ctx context.Context, body SignCSRJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	SignCSR(ctx context.Context, params *SignCSRParams, body SignCSRJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetCertificate Get a certificate
 	//
@@ -428,14 +428,14 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/v1/organizations/ (the `CreateOrganization` operationId).
-	CreateOrganizationWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CreateOrganizationWithBody(ctx context.Context, params *CreateOrganizationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CreateOrganization Create an organization
 	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /api/v1/organizations/ (the `CreateOrganization` operationId).
-	CreateOrganization(ctx context.Context, body CreateOrganizationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CreateOrganization(ctx context.Context, params *CreateOrganizationParams, body CreateOrganizationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// DeleteOrganization Delete an organization
 	//
@@ -768,8 +768,8 @@ func (c *generated) ListCAs(ctx context.Context, params *ListCAsParams, reqEdito
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /api/v1/cas/ (the `CreateCA` operationId).
-func (c *generated) CreateCAWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreateCARequestWithBody(c.Server, contentType, body)
+func (c *generated) CreateCAWithBody(ctx context.Context, params *CreateCAParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateCARequestWithBody(c.Server, params, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -787,8 +787,8 @@ func (c *generated) CreateCAWithBody(ctx context.Context, contentType string, bo
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /api/v1/cas/ (the `CreateCA` operationId).
-func (c *generated) CreateCA(ctx context.Context, body CreateCAJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreateCARequest(c.Server, body)
+func (c *generated) CreateCA(ctx context.Context, params *CreateCAParams, body CreateCAJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateCARequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -1148,8 +1148,8 @@ func (c *generated) IssueCertificate(ctx context.Context, params *IssueCertifica
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /api/v1/certificates/sign-csr (the `SignCSR` operationId).
-func (c *generated) SignCSRWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewSignCSRRequestWithBody(c.Server, contentType, body)
+func (c *generated) SignCSRWithBody(ctx context.Context, params *SignCSRParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSignCSRRequestWithBody(c.Server, params, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -1167,8 +1167,8 @@ func (c *generated) SignCSRWithBody(ctx context.Context, contentType string, bod
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /api/v1/certificates/sign-csr (the `SignCSR` operationId).
-func (c *generated) SignCSR(ctx context.Context, body SignCSRJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewSignCSRRequest(c.Server, body)
+func (c *generated) SignCSR(ctx context.Context, params *SignCSRParams, body SignCSRJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSignCSRRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -1386,8 +1386,8 @@ func (c *generated) ListOrganizations(ctx context.Context, params *ListOrganizat
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /api/v1/organizations/ (the `CreateOrganization` operationId).
-func (c *generated) CreateOrganizationWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreateOrganizationRequestWithBody(c.Server, contentType, body)
+func (c *generated) CreateOrganizationWithBody(ctx context.Context, params *CreateOrganizationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateOrganizationRequestWithBody(c.Server, params, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -1403,8 +1403,8 @@ func (c *generated) CreateOrganizationWithBody(ctx context.Context, contentType 
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /api/v1/organizations/ (the `CreateOrganization` operationId).
-func (c *generated) CreateOrganization(ctx context.Context, body CreateOrganizationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreateOrganizationRequest(c.Server, body)
+func (c *generated) CreateOrganization(ctx context.Context, params *CreateOrganizationParams, body CreateOrganizationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateOrganizationRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2193,18 +2193,18 @@ func NewListCAsRequest(server string, params *ListCAsParams) (*http.Request, err
 }
 
 // NewCreateCARequest calls the generic CreateCA builder with application/json body
-func NewCreateCARequest(server string, body CreateCAJSONRequestBody) (*http.Request, error) {
+func NewCreateCARequest(server string, params *CreateCAParams, body CreateCAJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewCreateCARequestWithBody(server, "application/json", bodyReader)
+	return NewCreateCARequestWithBody(server, params, "application/json", bodyReader)
 }
 
 // NewCreateCARequestWithBody constructs an http.Request for the CreateCA method, with any body, and a specified content type
-func NewCreateCARequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+func NewCreateCARequestWithBody(server string, params *CreateCAParams, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	serverURL, err := url.Parse(server)
@@ -2228,6 +2228,21 @@ func NewCreateCARequestWithBody(server string, contentType string, body io.Reade
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
 
 	return req, nil
 }
@@ -3035,22 +3050,37 @@ func NewIssueCertificateRequestWithBody(server string, params *IssueCertificateP
 
 	req.Header.Add("Content-Type", contentType)
 
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
 	return req, nil
 }
 
 // NewSignCSRRequest calls the generic SignCSR builder with application/json body
-func NewSignCSRRequest(server string, body SignCSRJSONRequestBody) (*http.Request, error) {
+func NewSignCSRRequest(server string, params *SignCSRParams, body SignCSRJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewSignCSRRequestWithBody(server, "application/json", bodyReader)
+	return NewSignCSRRequestWithBody(server, params, "application/json", bodyReader)
 }
 
 // NewSignCSRRequestWithBody constructs an http.Request for the SignCSR method, with any body, and a specified content type
-func NewSignCSRRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+func NewSignCSRRequestWithBody(server string, params *SignCSRParams, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	serverURL, err := url.Parse(server)
@@ -3074,6 +3104,21 @@ func NewSignCSRRequestWithBody(server string, contentType string, body io.Reader
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
 
 	return req, nil
 }
@@ -3489,18 +3534,18 @@ func NewListOrganizationsRequest(server string, params *ListOrganizationsParams)
 }
 
 // NewCreateOrganizationRequest calls the generic CreateOrganization builder with application/json body
-func NewCreateOrganizationRequest(server string, body CreateOrganizationJSONRequestBody) (*http.Request, error) {
+func NewCreateOrganizationRequest(server string, params *CreateOrganizationParams, body CreateOrganizationJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewCreateOrganizationRequestWithBody(server, "application/json", bodyReader)
+	return NewCreateOrganizationRequestWithBody(server, params, "application/json", bodyReader)
 }
 
 // NewCreateOrganizationRequestWithBody constructs an http.Request for the CreateOrganization method, with any body, and a specified content type
-func NewCreateOrganizationRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+func NewCreateOrganizationRequestWithBody(server string, params *CreateOrganizationParams, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	serverURL, err := url.Parse(server)
@@ -3524,6 +3569,21 @@ func NewCreateOrganizationRequestWithBody(server string, contentType string, bod
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
 
 	return req, nil
 }
@@ -3927,15 +3987,26 @@ func NewCreateUserRequestWithBody(server string, params *CreateUserParams, conte
 
 	if params != nil {
 
-		if params.XBootstrapToken != nil {
+		if params.IdempotencyKey != nil {
 			var headerParam0 string
 
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "X-Bootstrap-Token", *params.XBootstrapToken, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
 			if err != nil {
 				return nil, err
 			}
 
-			req.Header.Set("X-Bootstrap-Token", headerParam0)
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.XBootstrapToken != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "X-Bootstrap-Token", *params.XBootstrapToken, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Bootstrap-Token", headerParam1)
 		}
 
 	}

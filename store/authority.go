@@ -108,6 +108,9 @@ func (db *DB) CompleteCA(ctx context.Context, id int64, der []byte, e audit.Even
 		if row, err = db.completeCA(tx, id, der); err != nil {
 			return err
 		}
+		if err := db.useClaim(ctx, tx, id); err != nil {
+			return err
+		}
 		return db.append(tx, e, id)
 	})
 	return row.ca(), err

@@ -10,6 +10,7 @@ import (
 	"signet/audit"
 	"signet/ca"
 	"signet/fault"
+	"signet/idempotency"
 )
 
 // A committer does what concurrent callers ask in common transactions: each takes as many jobs as wait when the one
@@ -25,7 +26,7 @@ type committer struct {
 }
 
 const (
-	maxGroup      = 64               // jobs in one transaction
+	maxGroup      = 64       // jobs in one transaction
 	commitTimeout = patience // of one transaction; nobody else can end it
 )
 
@@ -54,6 +55,7 @@ type reservation struct {
 type completion struct {
 	id             int64
 	der, sealedKey []byte
+	claim          *idempotency.Claim // that it uses up
 }
 
 // ending is the revocation of a certificate, valid or revoked for one of the reasons that are replaced.
@@ -241,7 +243,7 @@ func (db *DB) Reserve(ctx context.Context, c ca.Certificate, e audit.Event) (int
 
 // Complete implements ca.Store.
 func (db *DB) Complete(ctx context.Context, id int64, der, sealedKey []byte, e audit.Event) (ca.Certificate, error) {
-	j := &job{event: e, complete: &completion{id: id, der: der, sealedKey: sealedKey}}
+	j := &job{event: e, complete: &completion{id: id, der: der, sealedKey: sealedKey, claim: idempotency.From(ctx)}}
 	if err := db.submit(ctx, "Complete", db.completes, j); err != nil {
 		return ca.Certificate{}, err
 	}

@@ -6,6 +6,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
+
+	"signet/idempotency"
 )
 
 // eventArrays are the columns of the events of a group of jobs.
@@ -161,13 +163,29 @@ func present(octets []byte) []byte {
 }
 
 // completeSQL does a group of completions.
-const completeSQL = `
+var completeSQL = completing("", "", "")
+
+// completeClaimedSQL is the same when some of them have claims. One whose claim was taken over is left out.
+var completeClaimedSQL = completing(`$15::bigint[], $16::text[], $17::text[], `, `c_user, c_key, c_token, `, `
+	claimed AS (
+		UPDATE idempotency_keys k SET done_at = $1, resource_id = item_id FROM item
+		WHERE k.user_id = c_user AND k.key = c_key AND k.token = c_token AND k.done_at IS NULL
+			AND EXISTS (SELECT 1 FROM reservations r WHERE r.id = item_id)
+		RETURNING item_id
+	),`)
+
+func completing(claimArrays, claimColumns, claimed string) string {
+	held := ""
+	if claimed != "" {
+		held = ` AND (c_key IS NULL OR item_id IN (SELECT item_id FROM claimed))`
+	}
+	return `
 WITH item AS MATERIALIZED (
-		SELECT * FROM unnest($11::bigint[], $12::bytea[], $13::bytea[], ` + eventArraysSQL + `)
-			WITH ORDINALITY AS i (item_id, der, sealed_key, ` + eventColumnsSQL + `, n)
-	),
+		SELECT * FROM unnest($11::bigint[], $12::bytea[], $13::bytea[], ` + claimArrays + eventArraysSQL + `)
+			WITH ORDINALITY AS i (item_id, der, sealed_key, ` + claimColumns + eventColumnsSQL + `, n)
+	),` + claimed + `
 	made AS (
-		DELETE FROM reservations r USING item WHERE r.id = item_id RETURNING r.*, item.*
+		DELETE FROM reservations r USING item WHERE r.id = item_id` + held + ` RETURNING r.*, item.*
 	),
 	inserted AS (
 		INSERT INTO certificates (id, issuer_id, common_name, subject_dn, type, key_type, key_size, valid_days, organization_id,
@@ -189,13 +207,32 @@ WITH item AS MATERIALIZED (
 SELECT n, id, issuer_id, common_name, subject_dn, type, key_type, key_size, valid_days, organization_id, created_by,
 	serial, names, crl_shard, not_before, not_after, created_at
 FROM made`
+}
+
+// claimArrays are the columns of the claims of a group of jobs, NULL for those without.
+type claimArrays struct {
+	any        bool
+	user       []*int64
+	key, token []*string
+}
+
+func (a *claimArrays) add(c *idempotency.Claim) {
+	if c == nil {
+		a.user, a.key, a.token = append(a.user, nil), append(a.key, nil), append(a.token, nil)
+		return
+	}
+	a.any = true
+	a.user, a.key, a.token = append(a.user, &c.UserID), append(a.key, &c.Key), append(a.token, &c.Token)
+}
 
 func (db *DB) completePostgres(ctx context.Context, jobs []*job) error {
 	var events eventArrays
 	var ids []int64
 	var der, sealed [][]byte
+	var claims claimArrays
 	for _, j := range jobs {
 		events.add(db.auditRow(j.event))
+		claims.add(j.complete.claim)
 		ids = append(ids, j.complete.id)
 		der = append(der, present(j.complete.der))
 		if len(j.complete.sealedKey) == 0 {
@@ -206,7 +243,10 @@ func (db *DB) completePostgres(ctx context.Context, jobs []*job) error {
 		j.err = errNotReserved // until its row comes back
 	}
 	now := at(db.now())
-	args := append(events.values(now.Time), ids, der, sealed, db.issueStripe)
+	sql, args := completeSQL, append(events.values(now.Time), ids, der, sealed, db.issueStripe)
+	if claims.any {
+		sql, args = completeClaimedSQL, append(args, claims.user, claims.key, claims.token)
+	}
 	return db.group(ctx, func(row pgx.Rows) error {
 		var n int
 		r := certificateRow{State: "valid", Updated: now}
@@ -216,5 +256,5 @@ func (db *DB) completePostgres(ctx context.Context, jobs []*job) error {
 		}
 		jobs[n-1].err, jobs[n-1].result = nil, r
 		return nil
-	}, completeSQL, args...)
+	}, sql, args...)
 }

@@ -211,6 +211,17 @@ func (g *groupSQLite) whyNotReserved(j *job) error {
 
 func (g *groupSQLite) complete(j *job) error {
 	c, r := j.complete, certificateRow{State: "valid", Updated: g.now}
+	if c.claim != nil {
+		held, err := g.row(useClaimSQL+" AND EXISTS (SELECT 1 FROM reservations WHERE id = ?) RETURNING 1",
+			g.now, c.id, c.claim.UserID, c.claim.Key, c.claim.Token, c.id)
+		if err != nil {
+			return err
+		}
+		if held == nil {
+			j.err = errClaimLost
+			return nil
+		}
+	}
 	row, err := g.row(`
 		INSERT INTO certificates (id, issuer_id, common_name, subject_dn, type, key_type, key_size, valid_days, organization_id,
 			created_by, serial, names, crl_shard, der, not_before, not_after, state, created_at, updated_at)

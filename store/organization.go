@@ -43,6 +43,9 @@ func (db *DB) CreateOrganization(ctx context.Context, o identity.Organization, e
 		} else if err != nil {
 			return err
 		}
+		if err := db.useClaim(ctx, tx, row.ID); err != nil {
+			return err
+		}
 		return db.append(tx, e, row.ID)
 	})
 	return row.organization(), err

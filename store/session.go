@@ -9,6 +9,7 @@ import (
 
 	"signet/audit"
 	"signet/fault"
+	"signet/idempotency"
 	"signet/identity"
 )
 
@@ -153,6 +154,9 @@ func (db *DB) Prune(ctx context.Context, now time.Time) error {
 		if err := tx.Where("expires_at < ?", at(now)).Delete(&refreshTokenRow{}).Error; err != nil {
 			return err
 		}
-		return tx.Where("expires_at < ?", at(now)).Delete(&revokedTokenRow{}).Error
+		if err := tx.Where("expires_at < ?", at(now)).Delete(&revokedTokenRow{}).Error; err != nil {
+			return err
+		}
+		return tx.Exec("DELETE FROM idempotency_keys WHERE claimed_at <= ?", at(now.Add(-idempotency.Lifetime))).Error
 	})
 }

@@ -125,6 +125,9 @@ func (db *DB) createUser(ctx context.Context, op string, u identity.User, e audi
 		if err := tx.Create(&row).Error; err != nil {
 			return userError(err)
 		}
+		if err := db.useClaim(ctx, tx, row.ID); err != nil {
+			return err
+		}
 		return db.append(tx, e, row.ID)
 	})
 	return row.user(), err

@@ -1149,6 +1149,9 @@ type Cursor = string
 // FilterCA defines model for FilterCA.
 type FilterCA = int64
 
+// IdempotencyKey defines model for IdempotencyKey.
+type IdempotencyKey = string
+
 // IssuingCA defines model for IssuingCA.
 type IssuingCA = int64
 
@@ -1248,6 +1251,12 @@ type ListCAsParams struct {
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
+// CreateCAParams defines parameters for CreateCA.
+type CreateCAParams struct {
+	// IdempotencyKey A name of your choice for this request. For 24 hours, a repetition with the same key and the same body creates nothing and is answered with what the first one created; with another body it is 422, and while the first one is at work 409. A request that fails leaves its key free. Keys of different users are different. Ignored without authentication.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // ListCRLsParams defines parameters for ListCRLs.
 type ListCRLsParams struct {
 	// Skip Records to leave out.
@@ -1300,6 +1309,15 @@ type ListCertificatesParams struct {
 type IssueCertificateParams struct {
 	// CAID The CA that issues.
 	CAID IssuingCA `form:"ca_id" json:"ca_id"`
+
+	// IdempotencyKey A name of your choice for this request. For 24 hours, a repetition with the same key and the same body creates nothing and is answered with what the first one created; with another body it is 422, and while the first one is at work 409. A request that fails leaves its key free. Keys of different users are different. Ignored without authentication.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// SignCSRParams defines parameters for SignCSR.
+type SignCSRParams struct {
+	// IdempotencyKey A name of your choice for this request. For 24 hours, a repetition with the same key and the same body creates nothing and is answered with what the first one created; with another body it is 422, and while the first one is at work 409. A request that fails leaves its key free. Keys of different users are different. Ignored without authentication.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
 // ListOrganizationsParams defines parameters for ListOrganizations.
@@ -1312,6 +1330,12 @@ type ListOrganizationsParams struct {
 
 	// Cursor Opaque, from the `Link` header of the page before.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
+// CreateOrganizationParams defines parameters for CreateOrganization.
+type CreateOrganizationParams struct {
+	// IdempotencyKey A name of your choice for this request. For 24 hours, a repetition with the same key and the same body creates nothing and is answered with what the first one created; with another body it is 422, and while the first one is at work 409. A request that fails leaves its key free. Keys of different users are different. Ignored without authentication.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
 // ListMembersParams defines parameters for ListMembers.
@@ -1340,6 +1364,9 @@ type ListUsersParams struct {
 
 // CreateUserParams defines parameters for CreateUser.
 type CreateUserParams struct {
+	// IdempotencyKey A name of your choice for this request. For 24 hours, a repetition with the same key and the same body creates nothing and is answered with what the first one created; with another body it is 422, and while the first one is at work 409. A request that fails leaves its key free. Keys of different users are different. Ignored without authentication.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+
 	// XBootstrapToken One-time token for the first user from a remote address.
 	XBootstrapToken *string `json:"X-Bootstrap-Token,omitempty"`
 }
