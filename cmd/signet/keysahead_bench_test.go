@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"net/http"
 	"regexp"
 	"slices"
@@ -19,15 +18,7 @@ var keysAheadLine = regexp.MustCompile(`(?m)^signet_keys_ahead\{size="2048",type
 // keysAhead is how many RSA-2048 keys the server has made ahead, as its metrics say.
 func (r *running) keysAhead(b *testing.B) int {
 	b.Helper()
-	resp, err := http.Get(r.base + "/metrics")
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		b.Fatal(err)
-	}
+	text := r.raw(http.StatusOK, "GET", "/metrics", nil)
 	found := keysAheadLine.FindSubmatch(text)
 	if found == nil {
 		b.Fatalf("no line of /metrics is %s", keysAheadLine)
