@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"net/http"
-	"regexp"
 	"slices"
 	"strconv"
 	"sync"
@@ -12,23 +11,6 @@ import (
 	"testing"
 	"time"
 )
-
-var keysAheadLine = regexp.MustCompile(`(?m)^signet_keys_ahead\{size="2048",type="rsa"\} (\d+)$`)
-
-// keysAhead is how many RSA-2048 keys the server has made ahead, as its metrics say.
-func (r *running) keysAhead(b *testing.B) int {
-	b.Helper()
-	text := r.raw(http.StatusOK, "GET", "/metrics", nil)
-	found := keysAheadLine.FindSubmatch(text)
-	if found == nil {
-		b.Fatalf("no line of /metrics is %s", keysAheadLine)
-	}
-	n, err := strconv.Atoi(string(found[1]))
-	if err != nil {
-		b.Fatal(err)
-	}
-	return n
-}
 
 // BenchmarkKeysAhead is a burst of 200 certificates of a P-256 CA for RSA-2048 keys that the server makes, wanted by 32
 // clients at once after a minute in which it had nothing else to do, and the same without keys made ahead. It says how many
@@ -46,11 +28,11 @@ func BenchmarkKeysAhead(b *testing.B) {
 			for b.Loop() {
 				b.StopTimer()
 				if limit > 0 {
-					for end := time.Now().Add(time.Minute); time.Now().Before(end) && r.keysAhead(b) < limit; {
+					for end := time.Now().Add(time.Minute); time.Now().Before(end) && r.metric(keysAhead) < limit; {
 						time.Sleep(2 * time.Second) // to ask is a request too
 					}
 				}
-				made = r.keysAhead(b)
+				made = r.metric(keysAhead)
 				b.StartTimer()
 				took = append(took, r.burst(b, path, request, burst, clients)...)
 			}
