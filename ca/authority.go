@@ -21,7 +21,8 @@ import (
 	"signet/signer"
 )
 
-// Config is what an Authority needs. Every field but Notices, LeaseTTL, OCSP, Version, DrillInterval, RecordAge and Hooks is required.
+// Config is what an Authority needs. Every field but Notices, LeaseTTL, OCSP, Version, DrillInterval, KeysAhead, Quiet, RecordAge
+// and Hooks is required.
 type Config struct {
 	Store         Store
 	Keys          Keys
@@ -35,6 +36,8 @@ type Config struct {
 	Notices       *NoticeConfig // nil: there is nobody to tell
 	DrillInterval time.Duration // between two drills of a CA's key in the background; 0: none but at the start
 	RecordAge     time.Duration // how long ago the record of a CA may have been read when it issues; 0: each certificate reads it
+	KeysAhead     int           // RSA-2048 leaf keys that are made ahead of their requests; 0: none
+	Quiet         func() bool   // whether there is no request, and was none a moment ago: keys are made then; nil: always
 	Version       string        // of the program, named in evidence
 	Now           func() time.Time
 	Hooks         Hooks
@@ -67,9 +70,11 @@ type Hooks struct {
 	Published func(entries int, took time.Duration)
 	Drilled   func(t Trigger, g evidence.Grade)
 	Locked    func(locked bool)                    // a CA was locked, or unlocked
+	LeafKey   func(ahead bool)                     // an RSA leaf key was wanted, and one had been made ahead or had not
+	KeysAhead func(size, n int)                    // so many keys of so many bits are there now
 	Answered  func(outcome string)                 // an OCSP request: "cached", "signed", "unknown" (signed too), "refused"
 	Responder func(caID int64, notAfter time.Time) // an OCSP responder was certified
-	Failed    func(task string, err error)         // background work: "crl", "feed", "lease", "reconcile", "drill", "responder", "ocsp", "presign"
+	Failed    func(task string, err error)         // background work: "crl", "feed", "lease", "reconcile", "drill", "responder", "ocsp", "presign", "keys-ahead"
 }
 
 // CreateCARequest asks for a new CA. Nil pointers take the default named beside them.
@@ -127,6 +132,7 @@ type Authority struct {
 	cfg       Config
 	records   *fresh.Cache[recordKey, CA]
 	keygen    chan struct{} // bounds the leaf keys being made at once
+	ahead     *keysAhead
 	evidence  chan struct{} // bounds the evidence being made at once: signing certificates goes first
 	issuers   sync.Map      // issuerKey -> *signer.Issuer; a CA's certificate and key never change
 	drills    drillSlots
@@ -150,6 +156,7 @@ func New(cfg Config) *Authority {
 	a.records = fresh.New[recordKey, CA](cfg.RecordAge, maxRecords)
 	a.cfg.Store = forgetful{cfg.Store, a.records}
 	a.cfg.LeaseTTL = cmp.Or(cfg.LeaseTTL, defaultLeaseTTL)
+	a.ahead = newKeysAhead(cfg.KeysAhead, cfg.Hooks.KeysAhead)
 	a.drills.busy = map[string]drillSlot{}
 	a.publisher = newPublisher(cfg.CRLCoalesce, a.publishShards)
 	a.followed = newPublisher(0, a.awaitLeader)

@@ -3,11 +3,6 @@ package ca
 import (
 	"context"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
@@ -62,18 +57,15 @@ func (a *Authority) Issue(ctx context.Context, caller policy.Caller, r IssueRequ
 		return Issued{}, a.refuse(err)
 	}
 
-	// 2. The subject's key pair, in software: its PEM is the product.
+	// 2. The subject's key pair.
 	var keyPEM []byte
 	if r.PublicKey == nil {
-		private, err := a.generateLeafKey(ctx, l.key)
+		key, err := a.leafKey(ctx, l.key, r.KeepKey)
 		if err != nil {
 			return Issued{}, err
 		}
-		l.publicKey = private.Public()
+		l.publicKey, l.private = key.public, key.private
 		if r.KeepKey {
-			if l.private, err = x509.MarshalPKCS8PrivateKey(private); err != nil {
-				return Issued{}, fmt.Errorf("encode leaf key: %w", err)
-			}
 			defer clear(l.private)
 			keyPEM = pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: l.private})
 		}
@@ -290,31 +282,4 @@ func (l leaf) template() signer.Template {
 // sealedPlace binds a sealed key to the certificate it belongs to.
 func sealedPlace(c Certificate) []byte {
 	return fmt.Appendf(nil, "certificate-key/%d/%s", c.IssuerID, c.Serial)
-}
-
-// generateLeafKey makes a key pair; RSA primes are expensive, so only as many callers as processors do it at once.
-func (a *Authority) generateLeafKey(ctx context.Context, spec policy.KeySpec) (crypto.Signer, error) {
-	select {
-	case a.keygen <- struct{}{}:
-		defer func() { <-a.keygen }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	var key crypto.Signer
-	var err error
-	switch spec.Type {
-	case policy.RSA:
-		key, err = rsa.GenerateKey(rand.Reader, spec.Size)
-	case policy.EC:
-		curve := map[int]elliptic.Curve{256: elliptic.P256(), 384: elliptic.P384(), 521: elliptic.P521()}[spec.Size]
-		key, err = ecdsa.GenerateKey(curve, rand.Reader)
-	case policy.Ed25519:
-		_, key, err = ed25519.GenerateKey(rand.Reader)
-	default:
-		err = fmt.Errorf("unknown key type %q", spec.Type)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("generate leaf key: %w", err)
-	}
-	return key, nil
 }

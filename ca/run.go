@@ -11,14 +11,14 @@ import (
 // request has to finish its record.
 const reservationGrace = 2 * time.Minute
 
-// Run publishes lists, keeps OCSP responders and answers, reconciles and drills, until ctx ends and what it began is
+// Run publishes lists, keeps OCSP responders and answers, makes keys ahead, reconciles and drills, until ctx ends and what it began is
 // finished. What concerns all replicas only one of them does, the one with the lease. Call it once at a time.
 func (a *Authority) Run(ctx context.Context) {
 	a.running.Store(true)
 	var work sync.WaitGroup
 	for _, task := range []func(context.Context){
 		a.keepLease, a.followFeed, a.keepSchedule, a.reconcileInBackground, a.drillInBackground,
-		a.keepResponders, a.signAnswersAhead, a.dropAnswers,
+		a.keepResponders, a.signAnswersAhead, a.dropAnswers, a.makeKeysAhead,
 	} {
 		work.Go(func() { task(ctx) })
 	}

@@ -26,7 +26,7 @@ func (c *Config) authority() ca.Config {
 	return ca.Config{
 		RecordAge:   recordAge,
 		CRLValidity: c.CRLValidity, CRLRefresh: c.CRLRefresh, CRLOverlap: c.CRLOverlap, CRLCoalesce: c.CRLCoalesce,
-		LeaseTTL: c.LeaseTTL, OCSP: o, DrillInterval: c.KeyDrillInterval, Version: programVersion(),
+		KeysAhead: c.KeysAhead, LeaseTTL: c.LeaseTTL, OCSP: o, DrillInterval: c.KeyDrillInterval, Version: programVersion(),
 		Notices: c.notices(),
 	}
 }

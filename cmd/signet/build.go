@@ -97,6 +97,8 @@ func (p *program) build(ctx context.Context, log *slog.Logger, addr net.Addr) (_
 	settings := c.authority()
 	settings.Store, settings.Keys, settings.PublicURL = p.store(s.db), s.keys, base
 	settings.Now, settings.Hooks = p.now, s.metrics.hooks(s.failed)
+	var traffic traffic
+	settings.Quiet = traffic.quiet
 	s.authority = ca.New(settings)
 	s.metrics.lookOut(s.authority)
 	s.webhook = s.openWebhook(c.WebhookURL, webhookSecret)
@@ -114,12 +116,12 @@ func (p *program) build(ctx context.Context, log *slog.Logger, addr net.Addr) (_
 		},
 		observe: s.metrics.component,
 	}
-	s.handler = api.New(api.Config{
+	s.handler = traffic.watch(api.New(api.Config{
 		CA: s.authority, Identity: s.people, Ready: s.ready.Check, Logger: log, Now: p.now,
 		Metrics: s.metrics.registry, HideMetrics: c.MetricsListen != "",
 		LoginRate: api.Rate(c.LoginRate), Logins: s.db, Keys: s.db,
 		TrustedProxies: c.TrustedProxies,
-	})
+	}))
 	return s, nil
 }
 

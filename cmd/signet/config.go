@@ -47,6 +47,8 @@ type Config struct {
 
 	KeyDrillInterval time.Duration `name:"key-drill-interval" env:"SIGNET_KEY_DRILL_INTERVAL" default:"24h" group:"Token" help:"How often the key of each CA is attacked; 0 leaves it to the start of the server and to requests. A drill makes refusals in the log of an HSM."`
 
+	KeysAhead int `name:"keys-ahead" env:"SIGNET_KEYS_AHEAD" default:"256" placeholder:"N" group:"Token" help:"RSA-2048 keys for certificates that are made while the server has nothing else to do, and kept in memory, sealed by the token, so that a burst of requests need not wait for primes; of other RSA sizes an eighth of it, once they are asked for. At most 10000; 0 makes none."`
+
 	CRLValidity time.Duration `name:"crl-validity" env:"SIGNET_CRL_VALIDITY" default:"168h" group:"Revocation" help:"From a list's thisUpdate to its nextUpdate. This and the next two hold for CAs whose revocation policy does not say otherwise."`
 	CRLRefresh  time.Duration `name:"crl-refresh" env:"SIGNET_CRL_REFRESH" default:"24h" group:"Revocation" help:"A list that did not change is replaced so long after its thisUpdate."`
 	CRLOverlap  time.Duration `name:"crl-overlap" env:"SIGNET_CRL_OVERLAP" default:"24h" group:"Revocation" help:"A list is replaced at least so long before its nextUpdate, whatever --crl-refresh says."`
@@ -109,6 +111,8 @@ func (c *Config) check() error {
 		return usagef("--ocsp-responder-validity must be 1h or longer")
 	case c.OCSPCache < 0 || c.OCSPSigners < 0:
 		return usagef("--ocsp-cache and --ocsp-signers must not be negative")
+	case c.KeysAhead < 0 || c.KeysAhead > 10_000:
+		return usagef("--keys-ahead must be between 0 and 10000")
 	case c.KeyDrillInterval < 0:
 		return usagef("--key-drill-interval must not be negative")
 	case c.PasswordCost < 4 || c.PasswordCost > 31:

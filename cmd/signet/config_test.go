@@ -53,7 +53,7 @@ func TestDefaultsAreThoseOfTheContract(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Config{
-		DataDir: "./var", Listen: "127.0.0.1:8000", ShutdownTimeout: 30 * time.Second, PKCS11Timeout: 10 * time.Second, PKCS11Patience: 3 * time.Second, KeyDrillInterval: 24 * time.Hour,
+		DataDir: "./var", Listen: "127.0.0.1:8000", ShutdownTimeout: 30 * time.Second, PKCS11Timeout: 10 * time.Second, PKCS11Patience: 3 * time.Second, KeyDrillInterval: 24 * time.Hour, KeysAhead: 256,
 		CRLValidity: 168 * time.Hour, CRLRefresh: 24 * time.Hour, CRLOverlap: 24 * time.Hour, CRLCoalesce: time.Second,
 		LeaseTTL: 10 * time.Second, OCSPValidity: 24 * time.Hour, OCSPResponderValidity: 336 * time.Hour, OCSPCache: 65536,
 		OCSPRate: rate{Attempts: 20, Per: time.Second}, LoginRate: rate{Attempts: 5, Per: time.Minute},
@@ -126,6 +126,8 @@ func TestAWrongSettingIsRefusedBeforeAnythingIsOpened(t *testing.T) {
 		{name: "label that no token can have", args: []string{"--pkcs11-token=" + strings.Repeat("x", 33)}, want: "more than 32 bytes"},
 		{name: "negative sessions", args: []string{"--pkcs11-max-sessions=-1"}, want: "negative"},
 		{name: "no deadline", args: []string{"--pkcs11-timeout=0s"}, want: "longer than zero"},
+		{name: "negative keys ahead", args: []string{"--keys-ahead=-1"}, want: "between 0 and 10000"},
+		{name: "a million keys ahead", args: []string{"--keys-ahead=1000000"}, want: "between 0 and 10000"},
 		{name: "negative life", args: []string{"--access-token-ttl=-1m"}, want: "longer than zero"},
 		{name: "duration without unit", args: []string{"--crl-validity=7"}, want: "expected duration"},
 		{name: "lists replaced before they are made", args: []string{"--crl-validity=25h", "--crl-refresh=24h", "--crl-overlap=2h"}, want: "must be shorter than"},

@@ -54,6 +54,7 @@ func newSite(t testing.TB, database string, flags ...string) *site {
 	s := &site{t: t, url: "sqlite:" + dir + "/signet.db", args: []string{
 		"--data-dir", dir, "--listen", "127.0.0.1:0", "--login-rate", "off", "--password-cost", "4",
 		"--access-token-ttl", "24h", "--shutdown-timeout", "60s", "--pkcs11-timeout", "60s", // the machine may be busy
+		"--keys-ahead", "0", // and is to stay free for the tests
 	}}
 	if database == "postgres" {
 		s.url = pgtest.Database(t)

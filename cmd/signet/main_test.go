@@ -151,6 +151,7 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("SIGNET_PASSWORD_COST", "4")
+			env.Setenv("SIGNET_KEYS_AHEAD", "0")
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){

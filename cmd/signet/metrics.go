@@ -34,6 +34,8 @@ type metrics struct {
 	ready     *prometheus.GaugeVec
 	answers   *prometheus.CounterVec
 	webhook   *prometheus.CounterVec
+	leafKeys  *prometheus.CounterVec
+	keysAhead *prometheus.GaugeVec
 	outlook   *outlook
 }
 
@@ -69,13 +71,16 @@ func newMetrics() *metrics {
 		database:  histogram("signet_database_seconds", "Duration of database operations.", "op"),
 		answers:   counter("signet_ocsp_requests_total", "OCSP requests, by what was answered.", "outcome"),
 		webhook:   counter("signet_webhook_deliveries_total", "Attempts to deliver a notification to the webhook.", "outcome"),
+		leafKeys:  counter("signet_rsa_leaf_keys_total", "RSA keys made for certificates, by when: ahead of the request, or for it.", "made"),
+		keysAhead: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "signet_keys_ahead", Help: "Keys for certificates that were made ahead and are not used yet."}, []string{"type", "size"}),
 		ready: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "signet_ready", Help: "1 when the component passed its last health check."}, []string{"component"}),
 	}
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "signet_build_info", Help: "1, with the version as a label."}, []string{"version"})
 	build.WithLabelValues(programVersion()).Set(1)
 	m.registry.MustRegister(m.issued, m.revoked, m.refused, m.published, m.crlTime, m.drills, m.locks, m.failures, m.tokenOps, m.tokenTime,
-		m.sessions, m.tokenUp, m.healed, m.database, m.ready, m.answers, m.webhook, build,
+		m.sessions, m.tokenUp, m.healed, m.database, m.ready, m.answers, m.webhook, m.leafKeys, m.keysAhead, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.startAtZero()
 	return m
@@ -92,17 +97,23 @@ func (m *metrics) startAtZero() {
 	for _, state := range lockStates {
 		m.locks.WithLabelValues(state)
 	}
-	tasks := []string{"crl", "feed", "lease", "reconcile", "prune", "drill", "responder", "ocsp", "presign", "outlook", "notices", "webhook"}
+	tasks := []string{"crl", "feed", "lease", "reconcile", "prune", "drill", "responder", "ocsp", "presign", "outlook", "notices", "webhook", "keys-ahead"}
 	for _, task := range tasks {
 		m.failures.WithLabelValues(task)
 	}
 	for _, outcome := range []string{"cached", "signed", "unknown", "refused"} {
 		m.answers.WithLabelValues(outcome)
 	}
+	for _, when := range whenMade {
+		m.leafKeys.WithLabelValues(when)
+	}
+	m.keysAhead.WithLabelValues(string(policy.RSA), "2048")
 	for _, outcome := range notify.Outcomes {
 		m.webhook.WithLabelValues(string(outcome))
 	}
 }
+
+var whenMade = map[bool]string{true: "ahead", false: "on request"}
 
 var lockStates = map[bool]string{true: "locked", false: "unlocked"}
 
@@ -116,8 +127,12 @@ func (m *metrics) hooks(failed func(task string, err error)) ca.Hooks {
 			m.published.Inc()
 			m.crlTime.Observe(took.Seconds())
 		},
-		Drilled:  func(t ca.Trigger, g evidence.Grade) { m.drills.WithLabelValues(string(t), string(g)).Inc() },
-		Locked:   func(locked bool) { m.locks.WithLabelValues(lockStates[locked]).Inc() },
+		Drilled: func(t ca.Trigger, g evidence.Grade) { m.drills.WithLabelValues(string(t), string(g)).Inc() },
+		Locked:  func(locked bool) { m.locks.WithLabelValues(lockStates[locked]).Inc() },
+		LeafKey: func(ahead bool) { m.leafKeys.WithLabelValues(whenMade[ahead]).Inc() },
+		KeysAhead: func(size, n int) {
+			m.keysAhead.WithLabelValues(string(policy.RSA), strconv.Itoa(size)).Set(float64(n))
+		},
 		Answered: func(outcome string) { m.answers.WithLabelValues(outcome).Inc() },
 		Failed:   failed,
 	}
