@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -192,7 +193,7 @@ func (bench *issuanceBench) cell(b *testing.B, k caKey, clients int) {
 			r.peak = r.server.peak(b)
 		}
 		r.of(rows)
-		name := r.what
+		name := strings.ReplaceAll(r.what, ", ", "-") // a unit has no spaces
 		if r.database != "" {
 			name += "-" + r.database
 		}
