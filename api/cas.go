@@ -93,7 +93,7 @@ func (s *server) listCAs(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	return writePage(w, r, p, all, total, func(c ca.CA) int64 { return c.ID }, s.caOf)
+	return writePage(w, r, p, all, exactly(total), func(c ca.CA) int64 { return c.ID }, s.caOf)
 }
 
 func (s *server) getCA(w http.ResponseWriter, r *request) error {
