@@ -31,17 +31,16 @@ func (a *eventArrays) values(now time.Time) []any {
 	return []any{now, a.action, a.userID, a.username, a.organizationID, a.resourceType, a.resourceID, a.detail, a.requestID, a.remoteAddr}
 }
 
-// loggedSQL appends the events of the certificates in "made", which has their places in the group (n) and ids.
-const loggedSQL = `
-	event AS (
-		SELECT * FROM unnest($2::text[], $3::bigint[], $4::text[], $5::bigint[], $6::text[], $7::bigint[], $8::text[], $9::text[], $10::text[])
-			WITH ORDINALITY AS e (action, user_id, username, organization_id, resource_type, resource_id, detail, request_id, remote_addr, n)
-	),
-	logged AS (
+// An item of a group is a job: its place in the group (n), its columns and those of its event. All that is made of it carries
+// them along, because joins with what has no index cost the square of the group.
+const (
+	eventArraysSQL  = `$2::text[], $3::bigint[], $4::text[], $5::bigint[], $6::text[], $7::bigint[], $8::text[], $9::text[], $10::text[]`
+	eventColumnsSQL = `e_action, e_user, e_name, e_organization, e_type, e_resource, e_detail, e_request, e_addr`
+	// loggedSQL appends the events of the rows that follow it, in their order.
+	loggedSQL = `
 		INSERT INTO audit_log (created_at, action, user_id, username, organization_id, resource_type, resource_id, detail, request_id, remote_addr)
-		SELECT $1, e.action, e.user_id, e.username, e.organization_id, e.resource_type, coalesce(e.resource_id, made.id), e.detail, e.request_id, e.remote_addr
-		FROM made JOIN event e USING (n) ORDER BY n
-	)`
+		SELECT $1, e_action, e_user, e_name, e_organization, e_type, coalesce(e_resource, id), e_detail, e_request, e_addr`
+)
 
 // group runs the statement of a group of jobs, which is one transaction and one round trip, and gives each row to take.
 func (db *DB) group(ctx context.Context, take func(pgx.Rows) error, sql string, args ...any) error {
@@ -72,9 +71,9 @@ WITH item AS MATERIALIZED (
 		SELECT nextval('certificates_id_seq') AS id, i.*
 		FROM unnest($11::bigint[], $12::text[], $13::text[], $14::text[], $15::text[], $16::integer[], $17::integer[], $18::bigint[],
 			$19::bigint[], $20::text[], $21::text[], $22::integer[], $23::bytea[], $24::timestamptz[], $25::timestamptz[], $26::timestamptz[],
-			$27::bytea[])
+			$27::bytea[], ` + eventArraysSQL + `)
 			WITH ORDINALITY AS i (issuer_id, common_name, subject_dn, type, key_type, key_size, valid_days, organization_id,
-				created_by, serial, names, crl_shard, tbs, not_before, not_after, created_at, key_sha256, n)
+				created_by, serial, names, crl_shard, tbs, not_before, not_after, created_at, key_sha256, ` + eventColumnsSQL + `, n)
 	),
 	issuer AS MATERIALIZED (
 		SELECT id, allow_leaf_certs, key_locked <> '' AS locked FROM certificate_authorities
@@ -91,14 +90,14 @@ WITH item AS MATERIALIZED (
 			created_by, serial, names, crl_shard, tbs, not_before, not_after, created_at
 		FROM item JOIN issuer ON issuer.id = issuer_id
 		WHERE (allow_leaf_certs OR type = 'ca') AND NOT locked AND key_sha256 NOT IN (SELECT key_sha256 FROM of_ca)
-		ORDER BY n
 		ON CONFLICT (issuer_id, serial) DO NOTHING
 		RETURNING id, issuer_id, serial
 	),
-	made AS (SELECT inserted.id, n FROM inserted JOIN item USING (id)),` + loggedSQL + `
-SELECT item.n, coalesce(made.id, 0), issuer.id IS NOT NULL, coalesce(issuer.allow_leaf_certs, false), coalesce(issuer.locked, false),
-	item.key_sha256 IN (SELECT key_sha256 FROM of_ca)
-FROM item LEFT JOIN made USING (n) LEFT JOIN issuer ON issuer.id = item.issuer_id
+	done AS MATERIALIZED (SELECT item.*, (id IN (SELECT id FROM inserted)) AS made FROM item),
+	logged AS (` + loggedSQL + ` FROM done WHERE made ORDER BY n)
+SELECT done.n, done.id, made, issuer.id IS NOT NULL, coalesce(allow_leaf_certs, false), coalesce(locked, false),
+	key_sha256 IN (SELECT key_sha256 FROM of_ca)
+FROM done LEFT JOIN issuer ON issuer.id = issuer_id
 WHERE (SELECT refuse_taken_serials(array_agg(issuer_id), array_agg(serial)) FROM inserted)`
 
 func (db *DB) reservePostgres(ctx context.Context, jobs []*job) error {
@@ -135,13 +134,14 @@ func (db *DB) reservePostgres(ctx context.Context, jobs []*job) error {
 	err := db.group(ctx, func(row pgx.Rows) error {
 		var n int
 		var id int64
+		var made, keyOfCA bool
 		var s standing
-		var keyOfCA bool
-		if err := row.Scan(&n, &id, &s.signs, &s.leaves, &s.locked, &keyOfCA); err != nil {
+		if err := row.Scan(&n, &id, &made, &s.signs, &s.leaves, &s.locked, &keyOfCA); err != nil {
 			return err
 		}
-		j := jobs[n-1]
-		if j.result.ID = id; id == 0 {
+		if j := jobs[n-1]; made {
+			j.result.ID = id
+		} else {
 			j.err = whyNotReserved(j.reserve, s, keyOfCA)
 		}
 		return nil
@@ -163,10 +163,11 @@ func present(octets []byte) []byte {
 // completeSQL does a group of completions.
 const completeSQL = `
 WITH item AS MATERIALIZED (
-		SELECT * FROM unnest($11::bigint[], $12::bytea[], $13::bytea[]) WITH ORDINALITY AS i (id, der, sealed_key, n)
+		SELECT * FROM unnest($11::bigint[], $12::bytea[], $13::bytea[], ` + eventArraysSQL + `)
+			WITH ORDINALITY AS i (item_id, der, sealed_key, ` + eventColumnsSQL + `, n)
 	),
 	made AS (
-		DELETE FROM reservations r USING item WHERE r.id = item.id RETURNING r.*, item.der, item.sealed_key, item.n
+		DELETE FROM reservations r USING item WHERE r.id = item_id RETURNING r.*, item.*
 	),
 	inserted AS (
 		INSERT INTO certificates (id, issuer_id, common_name, subject_dn, type, key_type, key_size, valid_days, organization_id,
@@ -183,7 +184,8 @@ WITH item AS MATERIALIZED (
 	kept AS (
 		INSERT INTO certificate_keys (certificate_id, sealed_key)
 		SELECT id, sealed_key FROM made WHERE sealed_key IS NOT NULL
-	),` + loggedSQL + `
+	),
+	logged AS (` + loggedSQL + ` FROM made ORDER BY n)
 SELECT n, id, issuer_id, common_name, subject_dn, type, key_type, key_size, valid_days, organization_id, created_by,
 	serial, names, crl_shard, not_before, not_after, created_at
 FROM made`

@@ -14,20 +14,21 @@ import (
 // replicas wait for each other, but never in a circle. A CA without state fails them all: there is no sequence.
 const revokeSQL = `
 WITH item AS MATERIALIZED (
-		SELECT * FROM unnest($11::bigint[], $12::timestamptz[], $13::integer[], $14::text[], $15::timestamptz[], $16::integer[])
-			WITH ORDINALITY AS i (id, revoked_at, reason, text, invalidity_date, replaces, n)
+		SELECT * FROM unnest($11::bigint[], $12::timestamptz[], $13::integer[], $14::text[], $15::timestamptz[], $16::integer[], ` +
+	eventArraysSQL + `)
+			WITH ORDINALITY AS i (item_id, at, reason, text, invalid_since, replaces, ` + eventColumnsSQL + `, n)
 	),
 	target AS MATERIALIZED (
-		SELECT c.id, c.state AS was, item.n FROM item JOIN certificates c ON c.id = item.id
-		WHERE (c.state = 'valid' OR c.state = 'revoked' AND (item.replaces >> c.revocation_reason) & 1 = 1)
+		SELECT item.*, c.state AS was FROM item JOIN certificates c ON c.id = item_id
+		WHERE (c.state = 'valid' OR c.state = 'revoked' AND (replaces >> c.revocation_reason) & 1 = 1)
 			AND NOT EXISTS (SELECT 1 FROM certificate_authorities a WHERE a.id = c.issuer_id AND a.deleted_at IS NOT NULL)
 		ORDER BY c.id FOR NO KEY UPDATE OF c
 	),
 	made AS (
-		UPDATE certificates c SET state = 'revoked', revoked_at = coalesce(c.revoked_at, item.revoked_at), revocation_reason = item.reason,
-			revocation_text = item.text, invalidity_date = coalesce(item.invalidity_date, c.invalidity_date), updated_at = $1
-		FROM target JOIN item USING (n) WHERE c.id = target.id
-		RETURNING c.*, target.was, item.n
+		UPDATE certificates c SET state = 'revoked', revoked_at = coalesce(c.revoked_at, target.at), revocation_reason = target.reason,
+			revocation_text = target.text, invalidity_date = coalesce(invalid_since, c.invalidity_date), updated_at = $1
+		FROM target WHERE c.id = item_id
+		RETURNING c.*, target.*
 	),
 	counted AS (
 		INSERT INTO certificate_counts AS k (issuer_id, organization_id, created_by, state, stripe, n)
@@ -36,7 +37,8 @@ WITH item AS MATERIALIZED (
 		WHERE was = 'valid' GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
 		ON CONFLICT (issuer_id, organization_id, created_by, state, stripe) DO UPDATE SET n = k.n + excluded.n
 		RETURNING 1
-	),` + loggedSQL + `,
+	),
+	logged AS (` + loggedSQL + ` FROM made ORDER BY n),
 	issuer AS MATERIALIZED (
 		SELECT issuer_id, count(*) AS changes FROM made WHERE (SELECT count(*) FROM counted) >= 0 GROUP BY issuer_id
 	),

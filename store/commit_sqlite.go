@@ -12,8 +12,7 @@ import (
 )
 
 // commitSQLite does the jobs one by one in one transaction. What a job may not do, its conditional statement does not
-// do, without harm to the others. It talks to the driver: under database/sql and GORM, whose statements cost more than what
-// they do, a certificate has a third more.
+// do, without harm to the others. It talks to the driver, past GORM and database/sql: nobody else writes meanwhile.
 func (db *DB) commitSQLite(ctx context.Context, jobs []*job) error {
 	conn, err := db.commits.Conn(ctx)
 	if err != nil {

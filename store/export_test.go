@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -97,6 +98,43 @@ func (db *DB) CheckVersion1(t *testing.T) {
 	entries, total, err := db.AuditLog(ctx, audit.Filter{Limit: 10})
 	if err != nil || total.N != 1 || entries[0].Action != audit.CACreate || entries[0].Username != "alice" {
 		t.Errorf("audit log is %+v, %v", entries, err)
+	}
+}
+
+// CheckCounts checks that certificate_counts says what there is.
+func (db *DB) CheckCounts(t *testing.T) {
+	t.Helper()
+	type counter struct {
+		IssuerID, OrganizationID, CreatedBy int64
+		State                               string
+		N                                   int64
+	}
+	var kept, counted []counter
+	err := db.writer.Raw(`SELECT issuer_id, organization_id, created_by, state, sum(n) AS n FROM certificate_counts
+		GROUP BY 1, 2, 3, 4 HAVING sum(n) <> 0 ORDER BY 1, 2, 3, 4`).Scan(&kept).Error
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.writer.Raw(`SELECT issuer_id, coalesce(organization_id, 0) AS organization_id, coalesce(created_by, 0) AS created_by, state, count(*) AS n
+		FROM certificates GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4`).Scan(&counted).Error
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(counted) == 0 || !slices.Equal(kept, counted) {
+		t.Errorf("the counters say %v, there are %v", kept, counted)
+	}
+}
+
+// InsertPending writes reservations as version 4 of the schema had them: pending certificates, made at noon.
+func (db *DB) InsertPending(t *testing.T, caID int64, serials ...string) {
+	t.Helper()
+	for _, serial := range serials {
+		err := db.writer.Table("certificates").Create(map[string]any{"issuer_id": caID, "common_name": "pending.example", "subject_dn": "CN=pending.example",
+			"type": "server", "key_type": "ec", "key_size": 256, "valid_days": 1, "serial": serial, "tbs": []byte{3}, "not_before": at(day),
+			"not_after": at(day.AddDate(0, 0, 1)), "state": "pending", "created_at": at(day), "updated_at": at(day)}).Error
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -13,7 +13,9 @@ import (
 	"testing"
 	"time"
 
+	"signet/audit"
 	"signet/ca"
+	"signet/fault"
 	"signet/store"
 	"signet/store/pgtest"
 )
@@ -44,6 +46,40 @@ func TestMigrationKeepsTheDataOfEveryVersion(t *testing.T) {
 				}
 				db.CheckVersion1(t)
 			}
+		})
+	}
+}
+
+func TestMigrationKeepsReservationsAndCounts(t *testing.T) {
+	t.Parallel()
+	for name, url := range bare {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx := t.Context()
+			db := open(t, store.Config{URL: url(t)})
+			last, to := db.MigrationSteps(t)
+			to(1)
+			db.InsertVersion1(t)
+			to(4)
+			db.InsertPending(t, 1, "6f", "7f", "8f")
+			to(last)
+			db.CheckCounts(t)
+			if c, err := db.Complete(ctx, 5, []byte("certificate"), nil, audit.Event{Action: audit.CertCreate}); err != nil || c.Serial != "7f" {
+				t.Errorf("a reservation of the version before was completed as %+v, %v", c, err)
+			}
+			c := draft(1)
+			c.Serial = "6f"
+			if _, err := db.Reserve(ctx, c, reserved); !fault.Is(err, fault.Conflict) {
+				t.Errorf("a serial number that was reserved before: %v", err)
+			}
+			if id, err := db.Reserve(ctx, draft(1), reserved); err != nil || id <= 6 {
+				t.Errorf("the next id is %d, %v", id, err)
+			}
+			n, err := db.Abandon(ctx, time.Date(2026, 3, 1, 12, 0, 1, 0, time.UTC), time.Now())
+			if err != nil || n != 2 {
+				t.Errorf("%d reservations were abandoned, %v; want 2", n, err)
+			}
+			db.CheckCounts(t)
 		})
 	}
 }

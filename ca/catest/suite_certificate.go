@@ -1,103 +1,13 @@
 package catest
 
 import (
-	"context"
-	"errors"
 	"slices"
 	"time"
 
 	"signet/audit"
 	"signet/ca"
 	"signet/fault"
-	"signet/policy"
 )
-
-var reserveTests = map[string]func(f fixture){
-	"assigns ids that start at 1, apart from those of CAs": func(f fixture) {
-		root := f.root()
-		id, err := f.reserve(f.leaf(root))
-		f.ok(err)
-		f.equal([]int64{root.ID, id}, []int64{1, 1})
-		f.recorded(audit.CertReserve, audit.ResourceCertificate, id)
-	},
-	"a serial is used once below one issuer": func(f fixture) {
-		root := f.root()
-		taken, other := f.issue(f.leaf(root)), f.leaf(root)
-		other.Serial = taken.Serial
-		f.silent(func() {
-			_, err := f.reserve(other)
-			f.refused(err, fault.Conflict, "Serial number is already in use")
-		})
-	},
-	"a serial of a child CA is taken": func(f fixture) {
-		root := f.root()
-		child, c := f.child(root), f.leaf(root)
-		c.Serial, c.Type = child.Serial, policy.CA
-		_, err := f.reserve(c)
-		f.refused(err, fault.Conflict, "Serial number is already in use")
-	},
-	"a serial of another issuer is free": func(f fixture) {
-		one, two := f.root(), f.root()
-		taken, c := f.issue(f.leaf(one)), f.leaf(two)
-		c.Serial = taken.Serial
-		_, err := f.reserve(c)
-		f.ok(err)
-	},
-	"an issuer that is gone refuses": func(f fixture) {
-		root := f.root()
-		revoked, deleted, pending := f.child(root), f.child(root), f.pending(f.plan(&root.ID))
-		_, err := f.revokeCA(revoked.ID, keyLost)
-		f.ok(err)
-		f.ok(f.deleteCA(deleted.ID))
-		f.silent(func() {
-			for id, message := range map[int64]string{
-				revoked.ID: "CA 2 is revoked or deleted", deleted.ID: "CA 3 is revoked or deleted",
-				pending.ID: "CA 4 is revoked or deleted", 99: "CA 99 is revoked or deleted",
-			} {
-				_, err := f.reserve(f.leaf(ca.CA{ID: id}))
-				f.refused(err, fault.Conflict, message)
-			}
-		})
-	},
-	"an issuer without leaves signs no leaf": func(f fixture) {
-		root := f.root()
-		f.child(root)
-		for _, leaf := range []policy.CertificateType{policy.Server, policy.Client, policy.DualPurpose} {
-			c := f.leaf(root)
-			c.Type = leaf
-			f.silent(func() {
-				_, err := f.reserve(c)
-				f.refused(err, fault.Conflict, "CA 1 does not allow leaf certificate issuance")
-			})
-		}
-	},
-	"an issuer without leaves signs a CA certificate": func(f fixture) {
-		root := f.root()
-		f.child(root)
-		c := f.leaf(root)
-		c.Type = policy.CA
-		_, err := f.reserve(c)
-		f.ok(err)
-	},
-	"a canceled context reserves nothing": func(f fixture) {
-		root := f.root()
-		ctx, cancel := context.WithCancel(f.Context())
-		cancel()
-		f.silent(func() {
-			_, err := f.s.Reserve(ctx, f.leaf(root), event(audit.CertReserve, audit.ResourceCertificate))
-			if !errors.Is(err, context.Canceled) {
-				f.Errorf("error is %v", err)
-			}
-		})
-	},
-	"an event that names its object keeps it": func(f fixture) {
-		e := event(audit.CertReserve, audit.ResourceCA)
-		e.ResourceID = ptr(int64(42))
-		_, err := f.s.Reserve(f.Context(), f.leaf(f.root()), e)
-		f.ok(err)
-		f.recorded(audit.CertReserve, audit.ResourceCA, 42)
-	},
-}
 
 var certificateTests = map[string]func(f fixture){
 	"completion keeps every field": func(f fixture) {

@@ -53,6 +53,42 @@ var raceTests = map[string]func(f fixture){
 		f.oneWins(errs, fault.Conflict, "Serial number is already in use")
 		f.equal(len(f.events(audit.CertReserve)), 1)
 	},
+	"a serial is reserved once, also while its certificate is completed": func(f fixture) {
+		root := f.root()
+		for range 20 {
+			c := f.leaf(root)
+			errs := parallel(8, func(i int) error {
+				for range 4 {
+					if id, err := f.reserve(c); err == nil {
+						_, err = f.complete(id, nil)
+						return err
+					} else if !fault.Is(err, fault.Conflict) {
+						return err
+					}
+				}
+				return fault.New(fault.Conflict, "lost")
+			})
+			f.oneWins(errs, fault.Conflict, "lost")
+		}
+	},
+	"of parallel revocations with other reasons the last one counts": func(f fixture) {
+		root := f.root()
+		c := f.issue(f.leaf(root))
+		errs := parallel(8, func(i int) error {
+			_, err := f.s.Revoke(f.Context(), c.ID, ca.Revocation{At: now, Reason: 1 + i%2}, []int{1, 2},
+				event(audit.CertRevoke, audit.ResourceCertificate))
+			return err
+		})
+		f.ok(errors.Join(errs...))
+		f.equal(len(f.events(audit.CertRevoke)), 8)
+		f.equal(f.state(root), ca.RevocationState{CAID: root.ID, Sequence: 8})
+		found, err := f.s.Certificate(f.Context(), c.ID)
+		f.ok(err)
+		changed, err := f.s.ChangedSerials(f.Context(), root.ID, 0, 100)
+		f.ok(err)
+		f.equal(len(changed), 1)
+		f.equal([]any{changed[0].Reason, changed[0].Sequence}, []any{found.Revocation.Reason, int64(8)})
+	},
 	"of 8 reservations of a CA one wins": func(f fixture) {
 		c := f.pending(f.plan(nil))
 		before := len(f.events(""))
