@@ -115,30 +115,33 @@ func (db *DB) listed(ctx context.Context, q *gorm.DB, ids []int64) ([]ca.Certifi
 	if len(ids) == 0 {
 		return all, nil
 	}
-	condition, argument := "id = ANY(?)", any(ids)
-	if db.dialect == onSQLite {
-		text, err := json.Marshal(ids)
-		if err != nil {
-			return nil, err
-		}
-		condition, argument = "id IN (SELECT value FROM json_each(?))", string(text)
+	take := func(rows scanner) error {
+		var r certificateRow
+		err := rows.Scan(&r.ID, &r.IssuerID, &r.CommonName, &r.SubjectDN, &r.Type, &r.KeyType, &r.KeySize, &r.ValidDays, &r.OrganizationID, &r.CreatedBy,
+			&r.Serial, &r.Names, &r.CRLShard, &r.DER, &r.NotBefore, &r.NotAfter, &r.State, &r.RevokedAt, &r.RevocationReason, &r.RevocationText,
+			&r.InvalidityDate, &r.Created, &r.Updated)
+		all = append(all, r.certificate())
+		return err
 	}
-	rows, err := db.query(ctx, q, `SELECT id, issuer_id, common_name, subject_dn, type, key_type, key_size, valid_days, organization_id, created_by,
+	const columns = `SELECT id, issuer_id, common_name, subject_dn, type, key_type, key_size, valid_days, organization_id, created_by,
 		serial, names, crl_shard, der, not_before, not_after, state, revoked_at, revocation_reason, revocation_text, invalidity_date,
-		created_at, updated_at FROM certificates WHERE `+condition+` ORDER BY id`, argument)
+		created_at, updated_at FROM certificates WHERE `
+	if db.dialect == onPostgres {
+		return all, db.direct(ctx, take, columns+"id = ANY($1) ORDER BY id", ids)
+	}
+	text, err := json.Marshal(ids)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := db.query(ctx, q, columns+"id IN (SELECT value FROM json_each(?)) ORDER BY id", string(text))
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var r certificateRow
-		err := rows.Scan(&r.ID, &r.IssuerID, &r.CommonName, &r.SubjectDN, &r.Type, &r.KeyType, &r.KeySize, &r.ValidDays, &r.OrganizationID, &r.CreatedBy,
-			&r.Serial, &r.Names, &r.CRLShard, &r.DER, &r.NotBefore, &r.NotAfter, &r.State, &r.RevokedAt, &r.RevocationReason, &r.RevocationText,
-			&r.InvalidityDate, &r.Created, &r.Updated)
-		if err != nil {
+		if err := take(rows); err != nil {
 			return nil, err
 		}
-		all = append(all, r.certificate())
 	}
 	return all, rows.Err()
 }

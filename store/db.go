@@ -46,6 +46,7 @@ type DB struct {
 	reader  *gorm.DB // the same as writer on PostgreSQL
 	pools   []*sql.DB
 	commits *sql.DB // the one of pools that the committers have
+	readers *sql.DB // the one of reader
 	closed  atomic.Bool
 
 	reserves, completes, revokes *committer // the same one on SQLite, which has one writer anyway

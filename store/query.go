@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
 	"gorm.io/gorm"
 )
 
@@ -42,6 +43,31 @@ func (db *DB) query(ctx context.Context, q *gorm.DB, statement string, args ...a
 		statement, args = numbered.String(), append([]any{pgx.QueryExecModeCacheDescribe}, args...)
 	}
 	return q.Statement.ConnPool.QueryContext(ctx, statement, args...)
+}
+
+// scanner is a row of either driver.
+type scanner interface{ Scan(into ...any) error }
+
+// direct gives the rows of a statement in PostgreSQL to take, past database/sql, which would convert each value twice.
+func (db *DB) direct(ctx context.Context, take func(scanner) error, statement string, args ...any) error {
+	conn, err := db.readers.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return conn.Raw(func(c any) error {
+		rows, err := c.(*stdlib.Conn).Conn().Query(ctx, statement, args...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			if err := take(rows); err != nil {
+				return err
+			}
+		}
+		return rows.Err()
+	})
 }
 
 // column reads the rows of a statement that has one column.
