@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"net/http"
@@ -20,6 +21,31 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Length", strconv.Itoa(b.Len()))
 	w.WriteHeader(status)
 	_, _ = w.Write(b.Bytes()) // a client that hung up does not read it
+}
+
+// writeList answers with a JSON array, one record at a time: a page may be long, and is in memory only as records.
+func writeList[A, B any](w http.ResponseWriter, all []A, shape func(A) B) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusOK)
+	out := bufio.NewWriterSize(w, 64<<10)
+	var one bytes.Buffer
+	encoder := json.NewEncoder(&one)
+	encoder.SetEscapeHTML(false)
+	_ = out.WriteByte('[') // a client that hung up does not read it
+	for i, record := range all {
+		if i > 0 {
+			_ = out.WriteByte(',')
+		}
+		one.Reset()
+		if err := encoder.Encode(shape(record)); err != nil {
+			panic(err) // the types of package wire can be encoded
+		}
+		if _, err := out.Write(bytes.TrimSuffix(one.Bytes(), []byte("\n"))); err != nil {
+			return
+		}
+	}
+	_, _ = out.WriteString("]\n")
+	_ = out.Flush()
 }
 
 func noContent(w http.ResponseWriter) error {

@@ -42,7 +42,7 @@ func (s *server) listOrganizations(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	return writePage(w, r, p, all, total, func(o identity.Organization) int64 { return o.ID }, organizationOf)
+	return writePage(w, r, p, all, exactly(total), func(o identity.Organization) int64 { return o.ID }, organizationOf)
 }
 
 func (s *server) getOrganization(w http.ResponseWriter, r *request) error {
@@ -96,7 +96,7 @@ func (s *server) listMembers(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	return writePage(w, r, p, users, total, userID, userOf)
+	return writePage(w, r, p, users, exactly(total), userID, userOf)
 }
 
 func (s *server) addMember(w http.ResponseWriter, r *request) error {

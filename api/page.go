@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+
+	"signet/audit"
 )
 
 // page is the part of a list that was asked for. One record more than the limit is fetched, to know whether there is
@@ -43,7 +45,7 @@ func parseCursor(cursor string) (int64, bool) {
 }
 
 // writePage answers with the page of the records that were fetched, its total and a link to the next one.
-func writePage[A, B any](w http.ResponseWriter, r *request, p page, fetched []A, total int64, id func(A) int64, shape func(A) B) error {
+func writePage[A, B any](w http.ResponseWriter, r *request, p page, fetched []A, total audit.Total, id func(A) int64, shape func(A) B) error {
 	if len(fetched) > p.limit {
 		fetched = fetched[:p.limit]
 		query := r.URL.Query()
@@ -52,7 +54,13 @@ func writePage[A, B any](w http.ResponseWriter, r *request, p page, fetched []A,
 		next := url.URL{Path: r.URL.Path, RawQuery: query.Encode()}
 		w.Header().Set("Link", fmt.Sprintf(`<%s>; rel="next"`, next.String()))
 	}
-	w.Header().Set("X-Total-Count", strconv.FormatInt(total, 10))
-	writeJSON(w, http.StatusOK, each(fetched, shape))
+	w.Header().Set("X-Total-Count", strconv.FormatInt(total.N, 10))
+	if total.AtLeast {
+		w.Header().Set("X-Total-Count-Relation", "at-least")
+	}
+	writeList(w, fetched, shape)
 	return nil
 }
+
+// exactly is the total of a list whose records were all counted.
+func exactly(n int64) audit.Total { return audit.Total{N: n} }

@@ -90,7 +90,7 @@ func (s *server) listCRLs(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	now := s.now()
-	return writePage(w, r, p, all, total, ca.List.Place, func(l ca.List) wire.CRL {
+	return writePage(w, r, p, all, exactly(total), ca.List.Place, func(l ca.List) wire.CRL {
 		shown := wire.CRL{
 			Number: l.Number, Shard: l.Shard, Delta: l.Delta, State: wire.CRLState(l.State),
 			ThisUpdate: l.ThisUpdate.UTC(), NextUpdate: l.NextUpdate.UTC(), Entries: l.Entries, Size: l.Size,

@@ -57,7 +57,7 @@ func (s *server) listUsers(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	return writePage(w, r, p, users, total, userID, userOf)
+	return writePage(w, r, p, users, exactly(total), userID, userOf)
 }
 
 func (s *server) getMe(w http.ResponseWriter, r *request) error {

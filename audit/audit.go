@@ -99,6 +99,12 @@ type Entry struct {
 	Event
 }
 
+// Total is how many records a list has in all.
+type Total struct {
+	N       int64
+	AtLeast bool // there may be more than N: counting them would cost too much
+}
+
 // Filter selects entries. Zero fields do not restrict.
 type Filter struct {
 	Action       Action
@@ -113,7 +119,7 @@ type Filter struct {
 	OwnUserID      *int64
 
 	Skip, Limit int
-	BeforeID    int64 // cursor: only entries with a smaller id; 0 starts at the newest
+	BeforeID    int64 // cursor: only what comes after the entry with this id; 0 starts at the newest
 }
 
 // Request is where an event came from. It travels in the context of a request.

@@ -8,6 +8,7 @@ package ca
 import (
 	"time"
 
+	"signet/audit"
 	"signet/policy"
 )
 
@@ -131,6 +132,9 @@ type Page struct {
 	Skip  int
 	Limit int // at most so many; 0 means none
 }
+
+// Total is how many records a list has in all.
+type Total = audit.Total
 
 // CertificateFilter selects certificates.
 type CertificateFilter struct {

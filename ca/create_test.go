@@ -200,5 +200,5 @@ func auditCount(t *testing.T, w *world) int64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return n
+	return n.N
 }

@@ -195,8 +195,8 @@ func TestSignCSRRefusals(t *testing.T) {
 			wantFault(t, err, tt.code, tt.message)
 		})
 	}
-	if _, n, _ := w.Certificates(t.Context(), superuser, ca.CertificateFilter{}, ca.Page{Limit: 1}); n != 0 {
-		t.Errorf("refused requests left %d certificates", n)
+	if _, n, _ := w.Certificates(t.Context(), superuser, ca.CertificateFilter{}, ca.Page{Limit: 1}); n.N != 0 {
+		t.Errorf("refused requests left %d certificates", n.N)
 	}
 }
 

@@ -195,8 +195,8 @@ func TestAnotherGradeIsInTheTrailAlsoWhenNothingIsLocked(t *testing.T) {
 		v.clock.advance(2 * time.Hour)
 	}
 	entries, n, err := v.store.AuditLog(t.Context(), audit.Filter{Action: audit.CAKeyDrill, Limit: 2})
-	if err != nil || n != 1 || !strings.Contains(entries[0].Detail, "grade asserted") || !strings.Contains(entries[0].Detail, "before it was drilled") {
-		t.Errorf("%d entries %+v, %v", n, entries, err)
+	if err != nil || n.N != 1 || !strings.Contains(entries[0].Detail, "grade asserted") || !strings.Contains(entries[0].Detail, "before it was drilled") {
+		t.Errorf("%v entries %+v, %v", n, entries, err)
 	}
 }
 

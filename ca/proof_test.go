@@ -90,7 +90,7 @@ func TestAKeyThatYieldsSignsNothing(t *testing.T) {
 	if *e.ResourceID != 1 || e.Username != "alice" || !strings.Contains(e.Detail, "was destroyed") {
 		t.Errorf("entry %+v", e)
 	}
-	if _, n, _ := v.AuditLog(t.Context(), superuser, audit.Filter{Action: audit.CACreate, Limit: 1}); n != 0 {
+	if _, n, _ := v.AuditLog(t.Context(), superuser, audit.Filter{Action: audit.CACreate, Limit: 1}); n.N != 0 {
 		t.Error("a CA was created")
 	}
 	if n, err := v.Reconcile(t.Context(), v.clock.Now().Add(time.Hour)); n != 0 || err != nil {

@@ -110,9 +110,9 @@ func (a *Authority) RefuseCAKey(ctx context.Context, caller policy.Caller, id in
 	return fault.New(fault.Forbidden, "The private key of CA %d is non-exportable: it was generated inside a PKCS#11 token and cannot leave it", id)
 }
 
-// Certificates lists the certificates that match and that the caller may read, and counts them all. Scope and Now of the
+// Certificates lists the certificates that match and that the caller may read, and counts them. Scope and Now of the
 // filter are filled in here.
-func (a *Authority) Certificates(ctx context.Context, caller policy.Caller, f CertificateFilter, p Page) ([]Certificate, int64, error) {
+func (a *Authority) Certificates(ctx context.Context, caller policy.Caller, f CertificateFilter, p Page) ([]Certificate, Total, error) {
 	f.Scope, f.Now = scopeOf(caller), a.cfg.Now()
 	return a.cfg.Store.Certificates(ctx, f, p)
 }
@@ -140,9 +140,9 @@ func (a *Authority) CertificateChain(ctx context.Context, caller policy.Caller, 
 	return c, chain, err
 }
 
-// AuditLog lists the audit entries that the caller may read, newest first, and counts them all: a superuser reads
+// AuditLog lists the audit entries that the caller may read, newest first, and counts them: a superuser reads
 // everything, an admin what concerns the own organization, or only the own acts when without one.
-func (a *Authority) AuditLog(ctx context.Context, caller policy.Caller, f audit.Filter) ([]audit.Entry, int64, error) {
+func (a *Authority) AuditLog(ctx context.Context, caller policy.Caller, f audit.Filter) ([]audit.Entry, Total, error) {
 	f.OrganizationID, f.OwnUserID = nil, nil
 	switch {
 	case caller.Role == policy.RoleSuperuser, caller.Operator:
@@ -151,7 +151,7 @@ func (a *Authority) AuditLog(ctx context.Context, caller policy.Caller, f audit.
 	case caller.Role == policy.RoleAdmin:
 		f.OwnUserID = &caller.UserID
 	default:
-		return nil, 0, a.allow(policy.ErrDenied)
+		return nil, Total{}, a.allow(policy.ErrDenied)
 	}
 	return a.cfg.Store.AuditLog(ctx, f)
 }

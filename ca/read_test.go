@@ -49,8 +49,8 @@ func TestReading(t *testing.T) {
 			if cas, total, err := w.CAs(t.Context(), tt.caller, ca.Page{Limit: 10}); err != nil || total != tt.listed || int64(len(cas)) != tt.listed {
 				t.Errorf("%d CAs of %d, %v; want %d", len(cas), total, err, tt.listed)
 			}
-			if certs, total, err := w.Certificates(t.Context(), tt.caller, ca.CertificateFilter{}, ca.Page{Limit: 10}); err != nil || total != tt.certs || int64(len(certs)) != tt.certs {
-				t.Errorf("%d certificates of %d, %v; want %d", len(certs), total, err, tt.certs)
+			if certs, total, err := w.Certificates(t.Context(), tt.caller, ca.CertificateFilter{}, ca.Page{Limit: 10}); err != nil || total.N != tt.certs || int64(len(certs)) != tt.certs {
+				t.Errorf("%d certificates of %d, %v; want %d", len(certs), total.N, err, tt.certs)
 			}
 		})
 	}
@@ -118,8 +118,8 @@ func TestDeleteCA(t *testing.T) {
 		_, err = w.Issue(t.Context(), superuser, serverRequest(child.ID))
 		wantFault(t, err, fault.NotFound, "")
 		wantFault(t, w.RefuseCAKey(t.Context(), superuser, child.ID), fault.NotFound, "")
-		if _, n, _ := w.Certificates(t.Context(), superuser, ca.CertificateFilter{}, ca.Page{Limit: 1}); n != 0 {
-			t.Errorf("%d certificates listed", n)
+		if _, n, _ := w.Certificates(t.Context(), superuser, ca.CertificateFilter{}, ca.Page{Limit: 1}); n.N != 0 {
+			t.Errorf("%d certificates listed", n.N)
 		}
 	})
 	t.Run("relying parties still find certificate and CRL, and the CRL stays fresh", func(t *testing.T) {
@@ -138,8 +138,8 @@ func TestDeleteCA(t *testing.T) {
 		if c := w.createCA(t, superuser, nil); c.ID <= child.ID {
 			t.Errorf("id %d used again", c.ID)
 		}
-		if _, n, _ := w.AuditLog(t.Context(), superuser, audit.Filter{ResourceType: audit.ResourceCA, ResourceID: &child.ID, Limit: 1}); n < 3 {
-			t.Errorf("%d entries", n)
+		if _, n, _ := w.AuditLog(t.Context(), superuser, audit.Filter{ResourceType: audit.ResourceCA, ResourceID: &child.ID, Limit: 1}); n.N < 3 {
+			t.Errorf("%d entries", n.N)
 		}
 	})
 }
@@ -150,8 +150,8 @@ func TestCAKeysAreNeverExported(t *testing.T) {
 	root := w.createCA(t, acmeAdmin, nil)
 	for _, caller := range []policy.Caller{superuser, acmeAdmin, acmeUser, rivalUser, loneUser} {
 		wantFault(t, w.RefuseCAKey(t.Context(), caller, root.ID), fault.Forbidden, "non-exportable")
-		if _, n, _ := w.AuditLog(t.Context(), superuser, audit.Filter{Action: audit.CAExportPrivateKey, UserID: &caller.UserID, Limit: 1}); n != 1 {
-			t.Errorf("%s: %d audit entries", caller.Username, n)
+		if _, n, _ := w.AuditLog(t.Context(), superuser, audit.Filter{Action: audit.CAExportPrivateKey, UserID: &caller.UserID, Limit: 1}); n.N != 1 {
+			t.Errorf("%s: %d audit entries", caller.Username, n.N)
 		}
 	}
 	wantFault(t, w.RefuseCAKey(t.Context(), superuser, 99), fault.NotFound, "")
@@ -174,8 +174,8 @@ func TestAuditLogVisibility(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			entries, n, err := w.AuditLog(t.Context(), tt.caller, audit.Filter{Limit: 100, OrganizationID: ptr(int64(10))})
-			if err != nil || !tt.want(n) || int64(len(entries)) != n {
-				t.Fatalf("%d entries, total %d, %v", len(entries), n, err)
+			if err != nil || !tt.want(n.N) || int64(len(entries)) != n.N {
+				t.Fatalf("%d entries, total %v, %v", len(entries), n, err)
 			}
 		})
 	}

@@ -23,7 +23,7 @@ func (w *world) count(t *testing.T, action audit.Action) int64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return n
+	return n.N
 }
 
 func TestANewCAAnswersWithinSeconds(t *testing.T) {

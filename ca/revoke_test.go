@@ -131,8 +131,8 @@ func TestParallelRevocationsHaveOneWinner(t *testing.T) {
 	if won.Load() != 1 {
 		t.Fatalf("%d winners", won.Load())
 	}
-	if _, n, _ := w.AuditLog(t.Context(), superuser, audit.Filter{Action: audit.CertRevoke, Limit: 1}); n != 1 {
-		t.Fatalf("%d audit events for one revocation", n)
+	if _, n, _ := w.AuditLog(t.Context(), superuser, audit.Filter{Action: audit.CertRevoke, Limit: 1}); n.N != 1 {
+		t.Fatalf("%d audit events for one revocation", n.N)
 	}
 }
 

@@ -82,8 +82,9 @@ type Store interface {
 
 	// Certificate finds a certificate; its SealedKey is included.
 	Certificate(ctx context.Context, id int64) (Certificate, error)
-	// Certificates lists certificates, without their sealed keys, and counts them all.
-	Certificates(ctx context.Context, f CertificateFilter, p Page) ([]Certificate, int64, error)
+	// Certificates lists certificates, without their sealed keys, and counts them: at least the first ones
+	// where nothing keeps their number.
+	Certificates(ctx context.Context, f CertificateFilter, p Page) ([]Certificate, Total, error)
 	// Revoke revokes a Valid certificate; the reason of a Revoked one is replaced when its reason is one of replaces, and its
 	// time of revocation stays. It enters the ledger of the issuer, whose sequence advances. Conflict when it is already
 	// revoked; of parallel calls exactly one succeeds.
@@ -98,8 +99,8 @@ type Store interface {
 
 	// Record appends an event that records no change, such as a refusal.
 	Record(ctx context.Context, e audit.Event) error
-	// AuditLog lists entries, newest first, and counts them all.
-	AuditLog(ctx context.Context, f audit.Filter) ([]audit.Entry, int64, error)
+	// AuditLog lists entries, newest first, those of one moment by id, and counts the first ten thousand.
+	AuditLog(ctx context.Context, f audit.Filter) ([]audit.Entry, Total, error)
 
 	// SealedKeys lists the private keys that are kept, by certificate id, only of greater ids than after and at most
 	// limit: those of every certificate, whatever became of it and its CA.

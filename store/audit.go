@@ -62,53 +62,114 @@ func (db *DB) Record(ctx context.Context, e audit.Event) error {
 }
 
 // AuditLog implements ca.Store.
-func (db *DB) AuditLog(ctx context.Context, f audit.Filter) ([]audit.Entry, int64, error) {
-	var rows []auditRow
-	var total int64
+func (db *DB) AuditLog(ctx context.Context, f audit.Filter) ([]audit.Entry, audit.Total, error) {
+	var all []audit.Entry
+	var total audit.Total
 	err := db.read(ctx, "AuditLog", func(q *gorm.DB) error {
-		if err := filtered(q.Model(&auditRow{}), f).Count(&total).Error; err != nil {
+		match, alternatives := filtered(f)
+		found, args := union("SELECT id, created_at FROM audit_log WHERE ", match, alternatives, " LIMIT ?", countCap+1)
+		n, err := db.number(ctx, q, "SELECT count(*) FROM ("+found+") found", args...)
+		if err != nil {
 			return err
 		}
-		list := filtered(q, f)
-		if f.BeforeID > 0 {
-			list = list.Where("id < ?", f.BeforeID)
-		}
-		return list.Order("id DESC").Offset(max(f.Skip, 0)).Limit(max(f.Limit, 0)).Find(&rows).Error
+		total = capped(n)
+		all, err = db.auditPage(ctx, q, match, alternatives, f)
+		total = atLeast(total, f.Skip, len(all))
+		return err
 	})
-	if err != nil {
-		return nil, 0, err
-	}
-	return each(rows, auditRow.entry), total, nil
+	return all, total, err
 }
 
-func filtered(q *gorm.DB, f audit.Filter) *gorm.DB {
+// auditPage reads a page in the order of time, from an index for each alternative.
+func (db *DB) auditPage(ctx context.Context, q *gorm.DB, match condition, alternatives []condition, f audit.Filter) ([]audit.Entry, error) {
+	all := []audit.Entry{}
+	if f.BeforeID > 0 {
+		last, at, err := db.lastEntry(ctx, q, f.BeforeID)
+		if err != nil || last == 0 {
+			return all, err
+		}
+		match = match.and("(created_at, id) < (?, ?)", at, min(last+1, f.BeforeID))
+	}
+	limit, skip := max(f.Limit, 0), max(f.Skip, 0)
+	const order = " ORDER BY created_at DESC, id DESC LIMIT ?"
+	found, args := union("SELECT * FROM audit_log WHERE ", match, alternatives, order, limit+skip)
+	rows, err := db.query(ctx, q, `SELECT id, created_at, action, user_id, username, organization_id, resource_type, resource_id, detail,
+		request_id, remote_addr FROM (`+found+`) found`+order+` OFFSET ?`, append(args, limit, skip)...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var r auditRow
+		err := rows.Scan(&r.ID, &r.Created, &r.Action, &r.UserID, &r.Username, &r.OrganizationID, &r.ResourceType, &r.ResourceID, &r.Detail,
+			&r.RequestID, &r.RemoteAddr)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, r.entry())
+	}
+	return all, rows.Err()
+}
+
+// lastEntry finds the entry with an id, or the next older one when it is gone; 0 when there is none.
+func (db *DB) lastEntry(ctx context.Context, q *gorm.DB, id int64) (last int64, at instant, err error) {
+	rows, err := db.query(ctx, q, "SELECT id, created_at FROM audit_log WHERE id <= ? ORDER BY id DESC LIMIT 1", id)
+	if err != nil {
+		return 0, at, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := rows.Scan(&last, &at); err != nil {
+			return 0, at, err
+		}
+	}
+	return last, at, rows.Err()
+}
+
+// union selects what matches and is in one of the alternatives, each of which has the end and its argument.
+func union(columns string, match condition, alternatives []condition, end string, argument any) (text string, args []any) {
+	for i, alternative := range alternatives {
+		if i > 0 {
+			text += " UNION "
+		}
+		one := both(match, alternative)
+		text += "SELECT * FROM (" + columns + one.String() + end + ") alternative"
+		args = append(append(args, one.args...), argument)
+	}
+	return text, args
+}
+
+// filtered is the condition of a filter on entries, and the alternatives of what may be seen.
+func filtered(f audit.Filter) (c condition, alternatives []condition) {
+	var none condition
 	if f.Action != "" {
-		q = q.Where("action = ?", string(f.Action))
+		c = c.and("action = ?", string(f.Action))
 	}
 	if f.UserID != nil {
-		q = q.Where("user_id = ?", *f.UserID)
+		c = c.and("user_id = ?", *f.UserID)
 	}
 	if f.ResourceType != "" {
-		q = q.Where("resource_type = ?", f.ResourceType)
+		c = c.and("resource_type = ?", f.ResourceType)
 	}
 	if f.ResourceID != nil {
-		q = q.Where("resource_id = ?", *f.ResourceID)
+		c = c.and("resource_id = ?", *f.ResourceID)
 	}
 	if !f.Since.IsZero() {
-		q = q.Where("created_at >= ?", at(f.Since))
+		c = c.and("created_at >= ?", at(f.Since))
 	}
 	if !f.Until.IsZero() {
-		q = q.Where("created_at <= ?", at(f.Until))
+		c = c.and("created_at <= ?", at(f.Until))
 	}
-	switch {
-	case f.OrganizationID != nil && f.OwnUserID != nil:
-		return q.Where("(organization_id = ? OR user_id = ?)", *f.OrganizationID, *f.OwnUserID)
-	case f.OrganizationID != nil:
-		return q.Where("organization_id = ?", *f.OrganizationID)
-	case f.OwnUserID != nil:
-		return q.Where("user_id = ?", *f.OwnUserID)
+	if f.OrganizationID != nil {
+		alternatives = append(alternatives, none.and("organization_id = ?", *f.OrganizationID))
 	}
-	return q
+	if f.OwnUserID != nil {
+		alternatives = append(alternatives, none.and("user_id = ?", *f.OwnUserID))
+	}
+	if len(alternatives) == 0 {
+		alternatives = []condition{none}
+	}
+	return c, alternatives
 }
 
 // each converts rows.

@@ -46,6 +46,7 @@ type DB struct {
 	reader  *gorm.DB // the same as writer on PostgreSQL
 	pools   []*sql.DB
 	commits *sql.DB // the one of pools that the committers have
+	readers *sql.DB // the one of reader
 	closed  atomic.Bool
 	silent  atomic.Bool // it did not answer the last time
 

@@ -96,7 +96,7 @@ func (db *DB) CheckVersion1(t *testing.T) {
 		t.Errorf("owner of the refresh token is %d, %v", owner, err)
 	}
 	entries, total, err := db.AuditLog(ctx, audit.Filter{Limit: 10})
-	if err != nil || total != 1 || entries[0].Action != audit.CACreate || entries[0].Username != "alice" {
+	if err != nil || total.N != 1 || entries[0].Action != audit.CACreate || entries[0].Username != "alice" {
 		t.Errorf("audit log is %+v, %v", entries, err)
 	}
 }

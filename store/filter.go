@@ -3,43 +3,105 @@ package store
 import (
 	"strings"
 
-	"gorm.io/gorm"
-
 	"signet/ca"
 )
+
+// hidden is the condition that a certificate does not exist for callers although it is completed.
+const hidden = "issuer_id IN (SELECT id FROM certificate_authorities WHERE deleted_at IS NOT NULL)"
+
+// selected is the condition of a filter on certificates, the scope and the query aside. It is false when nothing can match.
+func selected(f ca.CertificateFilter) (c condition, possible bool) {
+	switch f.Status {
+	case "":
+		c = c.and(completed)
+	case "valid":
+		c = c.and("state = 'valid'").and("not_after >= ?", at(f.Now))
+	case "expired":
+		c = c.and("state = 'valid'").and("not_after < ?", at(f.Now))
+	case "revoked":
+		c = c.and("state = 'revoked'")
+	default: // no certificate has it
+		return c, false
+	}
+	c = c.and("NOT " + hidden)
+	if f.ExpiresBefore != nil {
+		c = c.and("not_after < ?", at(*f.ExpiresBefore))
+	}
+	if f.IssuerID != nil {
+		c = c.and("issuer_id = ?", *f.IssuerID)
+	}
+	if f.Serial != "" {
+		c = c.and("serial = ?", f.Serial)
+	}
+	return c, true
+}
+
+// within is the condition that a record is in scope, and its alternatives: each is what one index finds.
+func within(s ca.Scope) (c condition, alternatives []condition) {
+	var none condition
+	if s.All {
+		return none, []condition{none}
+	}
+	if s.UserID != 0 {
+		alternatives = append(alternatives, none.and("created_by = ?", s.UserID))
+	}
+	if s.OrganizationID != nil {
+		alternatives = append(alternatives, none.and("organization_id = ?", *s.OrganizationID))
+	}
+	return either(alternatives), alternatives
+}
+
+// either is the condition that one of several holds: none of no condition.
+func either(all []condition) condition {
+	if len(all) == 0 {
+		return condition{}.and("1 = 0")
+	}
+	var terms []string
+	var args []any
+	for _, c := range all {
+		terms, args = append(terms, c.String()), append(args, c.args...)
+	}
+	return condition{}.and("("+strings.Join(terms, " OR ")+")", args...)
+}
+
+// both is the condition that two hold.
+func both(a, b condition) condition {
+	if len(b.terms) == 0 {
+		return a
+	}
+	return a.and(b.String(), b.args...)
+}
+
+// pieces are the parts of a text from which the index of names finds what has the text: a word or eight characters of it,
+// with the separators beside it, because the beginning and the end of a word count too. An index of three characters finds
+// nothing by less.
+func pieces(text string) (all []string) {
+	word := func(b byte) bool { return b >= 'a' && b <= 'z' || b >= '0' && b <= '9' }
+	for i := 0; i < len(text); {
+		if !word(text[i]) {
+			i++
+			continue
+		}
+		end := i
+		for end < len(text) && word(text[end]) && end-i < 8 {
+			end++
+		}
+		from, to, trigrams := i, end, end-i-2
+		if i > 0 && text[i-1] < 0x80 && !word(text[i-1]) {
+			from, trigrams = i-1, trigrams+2
+		}
+		if end < len(text) && text[end] < 0x80 && !word(text[end]) {
+			to, trigrams = end+1, trigrams+1
+		}
+		if trigrams > 0 {
+			all = append(all, text[from:to])
+		}
+		i = end
+	}
+	return all
+}
 
 // likePattern makes a pattern that matches the text anywhere, whatever is in it; the escape character is \.
 func likePattern(text string) string {
 	return "%" + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(text) + "%"
-}
-
-// selected restricts a query on certificates, visibility aside. A certificate that is older than its column names is found
-// by its common name; in SQLite, which lowers ASCII only, by the letters of ASCII in any case and others as they are written.
-func selected(q *gorm.DB, f ca.CertificateFilter) *gorm.DB {
-	if f.IssuerID != nil {
-		q = q.Where("issuer_id = ?", *f.IssuerID)
-	}
-	switch f.Status {
-	case "":
-	case "valid":
-		q = q.Where("state = 'valid' AND not_after >= ?", at(f.Now))
-	case "expired":
-		q = q.Where("state = 'valid' AND not_after < ?", at(f.Now))
-	case "revoked":
-		q = q.Where("state = 'revoked'")
-	default: // no certificate has it
-		q = q.Where("1 = 0")
-	}
-	if f.ExpiresBefore != nil {
-		q = q.Where("not_after < ?", at(*f.ExpiresBefore))
-	}
-	if f.Serial != "" {
-		q = q.Where("serial = ?", f.Serial)
-	}
-	if f.Query != "" {
-		pattern := likePattern(f.Query)
-		q = q.Where(`(serial = ? OR names LIKE ? ESCAPE '\' OR (names = '' AND lower(common_name) LIKE ? ESCAPE '\'))`,
-			f.Query, pattern, pattern)
-	}
-	return scoped(q, f.Scope)
 }

@@ -31,7 +31,7 @@ func (db *DB) openPostgres(url string, connections int) error {
 	}
 	pool := db.pool(config, connections)
 	db.commits = db.pool(forGroups(config), committers)
-	db.dialect = onPostgres
+	db.dialect, db.readers = onPostgres, pool
 	db.issueStripe, db.stripe = rand.IntN(issueStripes), issueStripes+rand.IntN(otherStripes)
 	db.writer, err = gormDB(postgres.New(postgres.Config{Conn: pool}))
 	db.reader = db.writer

@@ -38,7 +38,7 @@ func (db *DB) openSQLite(path string, readers int) error {
 	read.SetMaxIdleConns(readers)
 	db.pools = append(db.pools, write, read)
 	db.commits = write
-	db.dialect = onSQLite
+	db.dialect, db.readers = onSQLite, read
 	if db.writer, err = gormDB(sqlite.New(sqlite.Config{Conn: write})); err != nil {
 		return err
 	}

@@ -188,19 +188,19 @@ func (m *Memory) Record(ctx context.Context, e audit.Event) error {
 }
 
 // AuditLog implements ca.Store.
-func (m *Memory) AuditLog(ctx context.Context, f audit.Filter) ([]audit.Entry, int64, error) {
+func (m *Memory) AuditLog(ctx context.Context, f audit.Filter) ([]audit.Entry, ca.Total, error) {
 	if err := m.begin(ctx, "AuditLog"); err != nil {
-		return nil, 0, err
+		return nil, ca.Total{}, err
 	}
 	defer m.mu.Unlock()
 	var page []audit.Entry
-	var total int64
+	var total ca.Total
 	skip := f.Skip
 	for _, e := range slices.Backward(m.trail) {
 		if !matches(f, e) {
 			continue
 		}
-		total++
+		total.N++
 		switch {
 		case f.BeforeID != 0 && e.ID >= f.BeforeID:
 		case skip > 0:
@@ -312,9 +312,9 @@ func (m *Memory) Certificate(ctx context.Context, id int64) (ca.Certificate, err
 }
 
 // Certificates implements ca.Store.
-func (m *Memory) Certificates(ctx context.Context, f ca.CertificateFilter, p ca.Page) ([]ca.Certificate, int64, error) {
+func (m *Memory) Certificates(ctx context.Context, f ca.CertificateFilter, p ca.Page) ([]ca.Certificate, ca.Total, error) {
 	if err := m.begin(ctx, "Certificates"); err != nil {
-		return nil, 0, err
+		return nil, ca.Total{}, err
 	}
 	defer m.mu.Unlock()
 	all := byID(m.certificates, certificateID, func(c *ca.Certificate) bool {
@@ -327,5 +327,5 @@ func (m *Memory) Certificates(ctx context.Context, f ca.CertificateFilter, p ca.
 		listed.SealedKey = nil
 		page = append(page, listed)
 	}
-	return page, int64(len(all)), nil
+	return page, ca.Total{N: int64(len(all))}, nil
 }

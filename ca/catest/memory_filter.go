@@ -8,10 +8,6 @@ import (
 
 // selects reports whether a certificate is selected, its scope aside.
 func selects(f ca.CertificateFilter, c *ca.Certificate) bool {
-	names := c.Names
-	if names == "" {
-		names = strings.ToLower(c.CommonName)
-	}
 	switch {
 	case f.IssuerID != nil && *f.IssuerID != c.IssuerID:
 		return false
@@ -22,5 +18,5 @@ func selects(f ca.CertificateFilter, c *ca.Certificate) bool {
 	case f.Serial != "" && f.Serial != c.Serial:
 		return false
 	}
-	return f.Query == "" || f.Query == c.Serial || strings.Contains(names, f.Query)
+	return f.Query == "" || f.Query == c.Serial || strings.Contains(c.Names, f.Query)
 }

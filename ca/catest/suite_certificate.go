@@ -83,7 +83,7 @@ var certificateTests = map[string]func(f fixture){
 		f.refused(err, fault.NotFound, "Certificate not found")
 		_, total, err := f.s.Certificates(f.Context(), ca.CertificateFilter{Scope: everything}, firstPage)
 		f.ok(err)
-		f.equal(total, int64(0))
+		f.equal(total, ca.Total{})
 	},
 	"a list has no keys": func(f fixture) {
 		id, err := f.reserve(f.leaf(f.root()))
@@ -118,8 +118,8 @@ var certificateTests = map[string]func(f fixture){
 		} {
 			list, total, err := f.s.Certificates(f.Context(), c.filter, firstPage)
 			f.ok(err)
-			if got := ids(list, certID); !slices.Equal(got, c.want) || total != int64(len(c.want)) {
-				f.Errorf("%s: got %v of %d, want %v", name, got, total, c.want)
+			if got := ids(list, certID); !slices.Equal(got, c.want) || total != (ca.Total{N: int64(len(c.want))}) {
+				f.Errorf("%s: got %v of %v, want %v", name, got, total, c.want)
 			}
 		}
 	},
@@ -141,8 +141,8 @@ var certificateTests = map[string]func(f fixture){
 		} {
 			list, total, err := f.s.Certificates(f.Context(), ca.CertificateFilter{Scope: everything}, c.page)
 			f.ok(err)
-			if got := ids(list, certID); !slices.Equal(got, c.want) || total != 4 {
-				f.Errorf("page %+v: got %v of %d, want %v of 4", c.page, got, total, c.want)
+			if got := ids(list, certID); !slices.Equal(got, c.want) || total != (ca.Total{N: 4}) {
+				f.Errorf("page %+v: got %v of %v, want %v of 4", c.page, got, total, c.want)
 			}
 		}
 	},

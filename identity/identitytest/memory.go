@@ -102,9 +102,9 @@ func (m *Memory) Record(ctx context.Context, e audit.Event) error {
 }
 
 // AuditLog lists entries, newest first, and counts them all. Of the filter it knows Action, UserID and Limit.
-func (m *Memory) AuditLog(ctx context.Context, f audit.Filter) ([]audit.Entry, int64, error) {
+func (m *Memory) AuditLog(ctx context.Context, f audit.Filter) ([]audit.Entry, audit.Total, error) {
 	if err := m.begin(ctx, "AuditLog"); err != nil {
-		return nil, 0, err
+		return nil, audit.Total{}, err
 	}
 	defer m.mu.Unlock()
 	var out []audit.Entry
@@ -114,7 +114,7 @@ func (m *Memory) AuditLog(ctx context.Context, f audit.Filter) ([]audit.Entry, i
 			out = append(out, e)
 		}
 	}
-	return out[:min(f.Limit, len(out))], int64(len(out)), nil
+	return out[:min(f.Limit, len(out))], audit.Total{N: int64(len(out))}, nil
 }
 
 // CreateOrganization implements identity.Store.

@@ -42,7 +42,7 @@ func Suite(t *testing.T, newStore func(t *testing.T) identity.Store) {
 }
 
 type trail interface {
-	AuditLog(ctx context.Context, f audit.Filter) ([]audit.Entry, int64, error)
+	AuditLog(ctx context.Context, f audit.Filter) ([]audit.Entry, audit.Total, error)
 }
 
 // now is when the records of the suite are made; a database keeps its microseconds.

@@ -1,0 +1,161 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"strings"
+
+	"gorm.io/gorm"
+
+	"signet/ca"
+)
+
+// hasName is the condition that a name has a part.
+func (s *search) hasName() string {
+	if s.db.dialect == onSQLite {
+		return "instr(names, ?) > 0"
+	}
+	return "strpos(names, ?) > 0"
+}
+
+// estimate is what a sample says of a query: the oldest and the newest certificates.
+type estimate struct {
+	first, last int64 // ids of all
+	indexed     bool  // the index of names exists
+	piece       string
+	scan, fetch float64 // what it costs to find the page by looking through certificates, and by reading all that have the piece
+}
+
+const sampled = 500 // from each end
+
+func (s *search) estimate(ctx context.Context) (e estimate, err error) {
+	parts := pieces(s.filter.Query)
+	match := both(s.match, s.scope).and(s.hasName(), s.filter.Query)
+	args := match.args
+	text := `SELECT (SELECT coalesce(min(id), 0) FROM certificates WHERE id > ?), (SELECT coalesce(max(id), 0) FROM certificates),
+		to_regclass('certificates_names') IS NOT NULL, count(*), count(*) FILTER (WHERE ` + match.String() + `)`
+	for _, piece := range parts {
+		text += ", count(*) FILTER (WHERE strpos(names, ?) > 0)"
+		args = append(args, piece)
+	}
+	const columns = "SELECT id, issuer_id, organization_id, created_by, state, not_after, names FROM certificates ORDER BY id "
+	text += " FROM ((" + columns + "LIMIT ?) UNION ALL (" + columns + "DESC LIMIT ?)) certificates"
+	args = append(append([]any{s.page.After}, args...), sampled, sampled)
+	rows, err := s.db.query(ctx, s.q, text, args...)
+	if err != nil {
+		return e, err
+	}
+	defer rows.Close()
+	var size, matching int64
+	having := make([]int64, len(parts))
+	into := []any{&e.first, &e.last, &e.indexed, &size, &matching}
+	for i := range having {
+		into = append(into, &having[i])
+	}
+	for rows.Next() {
+		if err := rows.Scan(into...); err != nil {
+			return e, err
+		}
+	}
+	all := float64(e.last - e.first + 1)
+	share := func(n int64) float64 { return (float64(n) + 0.5) / float64(size+1) }
+	e.scan = min(all, float64(s.want())/share(matching))
+	rarest := int64(-1)
+	for i, n := range having {
+		if rarest < 0 || n < rarest || n == rarest && len(parts[i]) > len(e.piece) {
+			rarest, e.piece = n, parts[i]
+			e.fetch = share(n) * all * fetchCost
+		}
+	}
+	e.indexed = e.indexed && rarest >= 0
+	return e, rows.Err()
+}
+
+// named reads the page of what has a part of a name, or this serial number.
+func (s *search) named(ctx context.Context) ([]int64, ca.Total, error) {
+	serials, err := s.serials(ctx)
+	if err != nil {
+		return nil, ca.Total{}, err
+	}
+	e, err := s.estimate(ctx)
+	if err != nil {
+		return nil, ca.Total{}, err
+	}
+	var ids []int64
+	var total ca.Total
+	if e.indexed && e.fetch < e.scan {
+		ids, total, err = s.fetch(ctx, e.piece, s.page.After)
+	} else {
+		ids, total, err = s.scan(ctx, e)
+	}
+	if err != nil {
+		return nil, ca.Total{}, err
+	}
+	later := serials
+	for len(later) > 0 && later[0] <= s.page.After {
+		later = later[1:]
+	}
+	total.N += int64(len(serials))
+	page := s.cut(merge(ids, later))
+	return page, atLeast(total, s.page.Skip, len(page)), nil
+}
+
+// serials are the certificates with the query as serial number and not in a name.
+func (s *search) serials(ctx context.Context) ([]int64, error) {
+	if strings.Trim(s.filter.Query, "0123456789abcdef") != "" {
+		return nil, nil
+	}
+	c := both(s.match, s.scope).and("serial = ?", s.filter.Query).and("strpos(names, ?) = 0", s.filter.Query)
+	return column[int64](ctx, s.db, s.q, "SELECT id FROM certificates WHERE "+c.String()+" ORDER BY id", c.args...)
+}
+
+// scan looks through certificates, in steps that grow. When that has cost what the index costs, the index takes over.
+func (s *search) scan(ctx context.Context, e estimate) (ids []int64, total ca.Total, err error) {
+	match := both(s.match, s.scope).and(s.hasName(), s.filter.Query)
+	step := int64(block)
+	for from := e.first - 1; e.first > 0 && from < e.last && len(ids) < s.want(); step *= 2 {
+		if e.indexed && float64(from-e.first) > e.fetch {
+			rest, all, err := s.fetch(ctx, e.piece, from)
+			return append(ids, rest...), all, err
+		}
+		c := match.and("id > ?", from).and("id <= ?", from+step)
+		found, err := column[int64](ctx, s.db, s.q, "SELECT id FROM certificates WHERE "+c.String()+" ORDER BY id LIMIT ?",
+			append(c.args, s.want()-len(ids))...)
+		if err != nil {
+			return nil, total, err
+		}
+		ids, from = append(ids, found...), from+step
+	}
+	if s.page.After == 0 && len(ids) < s.want() { // it saw everything
+		return ids, ca.Total{N: int64(len(ids))}, nil
+	}
+	first, err := s.db.number(ctx, s.q, "SELECT coalesce(min(id), 0) FROM certificates")
+	if err != nil {
+		return nil, total, err
+	}
+	c := match.and("id < ?", first+block)
+	n, err := s.db.number(ctx, s.q, "SELECT count(*) FROM certificates WHERE "+c.String(), c.args...)
+	return ids, ca.Total{N: n, AtLeast: e.last >= first+block}, err
+}
+
+// fetch reads every certificate that the index finds by a piece, and takes those after an id that match.
+func (s *search) fetch(ctx context.Context, piece string, after int64) (ids []int64, total ca.Total, err error) {
+	c := condition{}.and("names LIKE ?", likePattern(piece)).and(s.hasName(), s.filter.Query)
+	c = both(both(c, s.match), s.scope)
+	err = s.q.Transaction(func(tx *gorm.DB) error {
+		// The planner does not know how rare a piece is.
+		const onlyBitmaps = `SELECT 0 FROM (SELECT set_config('enable_seqscan', 'off', true), set_config('enable_indexscan', 'off', true),
+			set_config('enable_indexonlyscan', 'off', true)) settings`
+		if _, err := s.db.number(ctx, tx, onlyBitmaps); err != nil {
+			return err
+		}
+		found, err := column[int64](ctx, s.db, tx, `WITH found AS MATERIALIZED (SELECT id FROM certificates WHERE `+c.String()+`)
+			SELECT -count(*) AS id FROM found UNION ALL (SELECT id FROM found WHERE id > ? ORDER BY id LIMIT ?) ORDER BY id`,
+			append(c.args, after, s.want())...)
+		if err == nil {
+			ids, total = found[1:], ca.Total{N: -found[0]}
+		}
+		return err
+	}, &sql.TxOptions{ReadOnly: true})
+	return ids, total, err
+}
