@@ -33,7 +33,7 @@ type target struct {
 }
 
 // newTarget creates a CA and prepares the requests.
-func newTarget(b *testing.B, r *running, database int, k caKey) *target {
+func newTarget(b testing.TB, r *running, database int, k caKey) *target {
 	b.Helper()
 	authority := r.must(http.StatusCreated, "POST", "/api/v1/cas/", object{
 		"name": k.Name, "subject_dn": "CN=" + k.Name + ",O=Example", "key_type": string(k.Type), "key_size": k.Size})
@@ -67,7 +67,7 @@ type turn struct {
 
 // turn puts the target under load: so many clients with a connection each, and each with its next request as soon as the last is
 // answered. The last answer to each client is verified.
-func (t *target) turn(b *testing.B, clients int, d time.Duration) turn {
+func (t *target) turn(b testing.TB, clients int, d time.Duration) turn {
 	b.Helper()
 	all := make([]*requester, clients)
 	for i := range all {

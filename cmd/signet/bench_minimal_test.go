@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"database/sql"
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
@@ -14,8 +15,13 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
+	"syscall"
+	"testing"
 	"time"
+
+	_ "github.com/jackc/pgx/v5/stdlib" // counts what the service keeps
 
 	"signet/keystore"
 )
@@ -199,4 +205,45 @@ func writeCreated(w http.ResponseWriter, answer any) {
 	w.Header().Set("Content-Length", fmt.Sprint(len(data)))
 	w.WriteHeader(http.StatusCreated)
 	_, _ = w.Write(data) // a client that hung up does not read it
+}
+
+// What the benchmarks compare with must do what it says: an answer is a good certificate, and it is kept.
+func TestTheMinimalServiceKeepsWhatItSigns(t *testing.T) {
+	t.Parallel()
+	for _, database := range databases {
+		t.Run(database, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, database)
+			r := s.start("signet-minimal")
+			made := 0
+			for _, k := range caKeys {
+				done := newTarget(t, r, 0, k).turn(t, 4, 200*time.Millisecond)
+				if done.failed > 0 {
+					t.Errorf("%s: %d of %d requests failed, such as: %v", k.Name, done.failed, done.failed+done.made, done.firstOfFailure)
+				}
+				made += done.made
+			}
+			r.stop(syscall.SIGKILL)
+			if kept := countRecords(t, s.url); kept != made {
+				t.Errorf("%d certificates are kept, want the %d that were answered", kept, made)
+			}
+		})
+	}
+}
+
+func countRecords(t *testing.T, url string) (n int) {
+	t.Helper()
+	driver, source := "pgx", url
+	if path, ok := strings.CutPrefix(url, "sqlite:"); ok {
+		driver, source = "sqlite3", "file:"+path
+	}
+	db, err := sql.Open(driver, source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if err := db.QueryRow("SELECT count(*) FROM records").Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
 }

@@ -115,12 +115,7 @@ func newIssuanceBench(b *testing.B, plan benchPlan) *issuanceBench {
 func (bench *issuanceBench) start(b *testing.B, what, program, database string, flags ...string) {
 	b.Helper()
 	s := newSite(b, database, flags...)
-	log, err := os.Create(b.TempDir() + "/log") // as an operator would keep it: reading it here would cost processor time
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { log.Close() })
-	s.log = log
+	s.logToFile(b)
 	server := &benchServer{what: what, database: database, server: s.start(program), targets: map[caKey]*target{}}
 	if what != ofMinimal {
 		server.server.firstUser()
@@ -129,6 +124,18 @@ func (bench *issuanceBench) start(b *testing.B, what, program, database string, 
 		server.postgres, bench.version = postgresServer(b, s.url)
 	}
 	bench.servers = append(bench.servers, server)
+}
+
+// logToFile keeps what servers log as an operator would: reading it here would cost processor time, and servers wait for
+// whoever reads a pipe.
+func (s *site) logToFile(b *testing.B) {
+	b.Helper()
+	log, err := os.Create(b.TempDir() + "/log")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { log.Close() })
+	s.log = log
 }
 
 // postgresServer is the process whose children serve connections, and its version.

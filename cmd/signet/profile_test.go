@@ -66,7 +66,9 @@ func BenchmarkProfile(b *testing.B) {
 				if err := os.MkdirAll(dir, 0o755); err != nil {
 					b.Fatal(err)
 				}
-				r := newSite(b, database).start("signet-profile", profileDir+"="+dir)
+				s := newSite(b, database)
+				s.logToFile(b)
+				r := s.start("signet-profile", profileDir+"="+dir)
 				r.firstUser()
 				t := newTarget(b, r, 0, caKeys[0]).turn(b, clients, profiled)
 				r.stop(syscall.SIGTERM)
