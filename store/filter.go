@@ -72,34 +72,50 @@ func both(a, b condition) condition {
 	return a.and(b.String(), b.args...)
 }
 
-// pieces are the parts of a text from which the index of names finds what has the text: a word or eight characters of it,
-// with the separators beside it, because the beginning and the end of a word count too. An index of three characters finds
-// nothing by less.
+const (
+	pieceLength = 6
+	maxPieces   = 16
+)
+
+// pieces are parts of a text by which the index of names may find what has the text: that index knows three characters in a
+// row, within words that it thinks to begin with two spaces and to end with one. Short parts are looked up faster.
 func pieces(text string) (all []string) {
-	word := func(b byte) bool { return b >= 'a' && b <= 'z' || b >= '0' && b <= '9' }
-	for i := 0; i < len(text); {
-		if !word(text[i]) {
-			i++
-			continue
+	last := max(len(text)-pieceLength, 0)
+	step := last/maxPieces + 1
+	for from := 0; from <= last; from += step {
+		if piece := text[from:min(from+pieceLength, len(text))]; trigrams(piece) > 0 {
+			all = append(all, piece)
 		}
-		end := i
-		for end < len(text) && word(text[end]) && end-i < 8 {
-			end++
-		}
-		from, to, trigrams := i, end, end-i-2
-		if i > 0 && text[i-1] < 0x80 && !word(text[i-1]) {
-			from, trigrams = i-1, trigrams+2
-		}
-		if end < len(text) && text[end] < 0x80 && !word(text[end]) {
-			to, trigrams = end+1, trigrams+1
-		}
-		if trigrams > 0 {
-			all = append(all, text[from:to])
-		}
-		i = end
 	}
 	return all
 }
+
+// trigrams is how many entries of the index have to hold what has the text. Letters that not every locale takes for such count
+// for none.
+func trigrams(text string) (n int) {
+	for from := 0; from < len(text); {
+		if !letter(text[from]) {
+			from++
+			continue
+		}
+		to := from
+		for to < len(text) && letter(text[to]) {
+			to++
+		}
+		known := to - from
+		if from > 0 && text[from-1] < 0x80 {
+			known += 2
+		}
+		if to < len(text) && text[to] < 0x80 {
+			known++
+		}
+		n += max(known-2, 0)
+		from = to
+	}
+	return n
+}
+
+func letter(b byte) bool { return b >= 'a' && b <= 'z' || b >= '0' && b <= '9' }
 
 // likePattern makes a pattern that matches the text anywhere, whatever is in it; the escape character is \.
 func likePattern(text string) string {

@@ -62,7 +62,7 @@ func (s *search) estimate(ctx context.Context) (e estimate, err error) {
 	e.scan = min(all, float64(s.want())/share(matching))
 	rarest := int64(-1)
 	for i, n := range having {
-		if rarest < 0 || n < rarest || n == rarest && len(parts[i]) > len(e.piece) {
+		if rarest < 0 || n < rarest || n == rarest && trigrams(parts[i]) > trigrams(e.piece) {
 			rarest, e.piece = n, parts[i]
 			e.fetch = share(n) * all * fetchCost
 		}

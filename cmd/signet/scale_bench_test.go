@@ -206,6 +206,7 @@ func (g *grown) probes(b *testing.B) []probe {
 	middle := now.Add(-time.Duration(g.size/2) * 63 * time.Second)
 	moment := func(t time.Time) string { return url.QueryEscape(t.UTC().Format(time.RFC3339)) }
 	return []probe{
+		{name: "nothing (/healthz)", paths: func(int) string { return "/healthz" }},
 		{name: "by id", paths: func(i int) string { return fmt.Sprintf("/api/v1/certificates/%d", k.ids[i%len(k.ids)]) },
 			plan: func(ctx context.Context, db *store.DB) error { _, err := db.Certificate(ctx, k.ids[0]); return err }},
 		certificates("by serial number", "serial={serial}", ca.CertificateFilter{Scope: all, Serial: k.serials[0]}, 1000),

@@ -1,0 +1,149 @@
+package store_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"signet/audit"
+	"signet/ca"
+	"signet/store"
+)
+
+const many = 30_000 // several blocks, and more than are counted
+
+// manyCertificates are of three issuers, of which one is deleted, four organizations and ten creators. The first two thirds have
+// expired, the last ones are the only ones that are called late.
+const manyCertificates = `
+INSERT INTO certificates (issuer_id, common_name, subject_dn, type, key_type, key_size, valid_days, organization_id, created_by, serial, der,
+	not_before, not_after, state, revoked_at, created_at, updated_at, names)
+SELECT 1 + i % 3, 'x', 'CN=x', 'server', 'ec', 256, 1, nullif(i % 5, 0), nullif(i % 11, 0), 'a' || md5(i::text), '\x00',
+	'2026-01-01', timestamptz '2026-01-01' + i * interval '1 minute', CASE WHEN i % 20 = 7 THEN 'revoked' ELSE 'valid' END,
+	CASE WHEN i % 20 = 7 THEN timestamptz '2026-01-01' END, '2026-01-01', '2026-01-01',
+	'host' || i || '.example.com' || CASE WHEN i % 2 = 0 THEN E'\nwww.shop.example' ELSE '' END
+		|| CASE WHEN i > 25000 THEN E'\nlate.example' ELSE '' END || CASE WHEN i % 1000 = 3 THEN E'\nzürich_100%.example' ELSE '' END
+FROM generate_series(1, 30000) AS i;
+INSERT INTO certificate_counts (issuer_id, organization_id, created_by, state, stripe, n)
+SELECT issuer_id, coalesce(organization_id, 0), coalesce(created_by, 0), state, 0, count(*) FROM certificates GROUP BY 1, 2, 3, 4`
+
+type manyRow struct {
+	id, issuer       int64
+	organization, by *int64
+	serial, names    string
+	notAfter         time.Time
+	state            string
+}
+
+func (r manyRow) matches(f ca.CertificateFilter, deleted int64) bool {
+	is := func(have, want *int64) bool { return want != nil && have != nil && *have == *want }
+	status := r.state
+	if status == "valid" && r.notAfter.Before(f.Now) {
+		status = "expired"
+	}
+	return r.issuer != deleted &&
+		(f.Scope.All || is(r.organization, f.Scope.OrganizationID) || f.Scope.UserID != 0 && is(r.by, &f.Scope.UserID)) &&
+		(f.IssuerID == nil || *f.IssuerID == r.issuer) &&
+		(f.Status == "" || f.Status == status) &&
+		(f.ExpiresBefore == nil || r.notAfter.Before(*f.ExpiresBefore)) &&
+		(f.Serial == "" || f.Serial == r.serial) &&
+		(f.Query == "" || f.Query == r.serial || strings.Contains(r.names, f.Query))
+}
+
+func TestPagesOfManyAreWhatMatches(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	url := databases["PostgreSQL"](t)
+	db := open(t, store.Config{URL: url})
+	for range 3 {
+		validCA(t, db)
+	}
+	const deleted = 3
+	if err := db.DeleteCA(ctx, deleted, time.Now(), audit.Event{Action: audit.CADelete}); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close(context.Background()) })
+	if _, err := conn.PgConn().Exec(ctx, manyCertificates+"; ANALYZE").ReadAll(); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := conn.Query(ctx, "SELECT id, issuer_id, organization_id, created_by, serial, names, not_after, state FROM certificates ORDER BY id")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (r manyRow, err error) {
+		return r, row.Scan(&r.id, &r.issuer, &r.organization, &r.by, &r.serial, &r.names, &r.notAfter, &r.state)
+	})
+	if err != nil || len(all) != many {
+		t.Fatalf("%d certificates, %v", len(all), err)
+	}
+	t.Run("with the index of names", func(t *testing.T) { pagesOfMany(t, db, all, deleted) })
+	if _, err := conn.Exec(ctx, "DROP INDEX certificates_names"); err != nil {
+		t.Fatal(err)
+	}
+	t.Run("without it", func(t *testing.T) { pagesOfMany(t, db, all, deleted) })
+	if _, err := conn.Exec(ctx, "CREATE INDEX certificates_names ON certificates USING gin (names gin_trgm_ops)"); err != nil {
+		t.Fatal(err) // the database may serve another test
+	}
+}
+
+func pagesOfMany(t *testing.T, db *store.DB, all []manyRow, deleted int64) {
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	one, two := int64(1), int64(2)
+	late, week := start.Add(20_000*time.Minute), start.Add(20_100*time.Minute)
+	for _, scope := range []ca.Scope{{All: true}, {UserID: 7, OrganizationID: &two}, {UserID: 9}, {OrganizationID: &one}, {UserID: 99}} {
+		for _, issuer := range []*int64{nil, &one, &deleted} {
+			for _, f := range []ca.CertificateFilter{
+				{}, {Status: "valid"}, {Status: "expired"}, {Status: "revoked"}, {ExpiresBefore: &week}, {Status: "valid", ExpiresBefore: &week},
+				{Status: "revoked", ExpiresBefore: &week}, {Query: "www.shop"}, {Query: "host77"}, {Query: "host777.example.com"}, {Query: "late"},
+				{Query: "t7"}, {Query: "none.such"}, {Query: "com.example"}, {Query: "_100%."}, {Query: "zürich"}, {Query: "777.e", Status: "valid"},
+				{Query: "www.shop", Status: "revoked"}, {Query: "late", Status: "expired"}, {Query: all[4].serial}, {Serial: all[10].serial},
+			} {
+				f.Scope, f.IssuerID, f.Now = scope, issuer, late
+				var want []int64
+				for _, r := range all {
+					if r.matches(f, deleted) {
+						want = append(want, r.id)
+					}
+				}
+				for _, p := range []ca.Page{{Limit: 100}, {Limit: 3, Skip: 7}, {Limit: 1000, After: all[rand.IntN(len(all))].id}, {Limit: 3000}, {Limit: 2, After: all[20_000].id, Skip: 1}} {
+					checkPage(t, db, f, p, want)
+				}
+			}
+		}
+	}
+}
+
+func checkPage(t *testing.T, db *store.DB, f ca.CertificateFilter, p ca.Page, want []int64) {
+	t.Helper()
+	got, total, err := db.Certificates(t.Context(), f, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := want
+	for len(page) > 0 && page[0] <= p.After {
+		page = page[1:]
+	}
+	page = page[min(p.Skip, len(page)):]
+	page = page[:min(p.Limit, len(page))]
+	found := []int64{}
+	for _, c := range got {
+		found = append(found, c.ID)
+	}
+	name := fmt.Sprintf("scope %+v issuer %v status %q query %q before %v page %+v", f.Scope, f.IssuerID, f.Status, f.Query, f.ExpiresBefore, p)
+	if !slices.Equal(found, page) {
+		t.Errorf("%s: %d certificates, want %d: %.40v instead of %.40v", name, len(found), len(page), found, page)
+	}
+	n := int64(len(want))
+	if total.AtLeast && (total.N > n || total.N < int64(len(found))) || !total.AtLeast && total.N != n {
+		t.Errorf("%s: total %+v, want %d", name, total, n)
+	}
+}
