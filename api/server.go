@@ -34,6 +34,10 @@ type Config struct {
 	// HideMetrics leaves /metrics out, for servers that show the metrics on another listener.
 	HideMetrics bool
 
+	// MaxIssuing is how many requests for certificates are worked on at once, about two for each session of the tokens;
+	// 0 means 64. What else is bounded follows from it, or is fixed.
+	MaxIssuing int
+
 	LoginRate Rate             // of login attempts per client address
 	Now       func() time.Time // nil: time.Now
 }
@@ -64,7 +68,9 @@ func New(cfg Config) http.Handler {
 		ready: newReadiness(cfg.Ready), logins: newLimiter(cfg.LoginRate, cfg.Now), metrics: newMetrics(cfg.Metrics),
 	}
 	s.route(cfg)
-	return s.observe(s.router)
+	return newAdmission(cfg).admit(s.observe(s.router), func(err error) http.Handler {
+		return s.observe(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.fail(w, r, err) }))
+	})
 }
 
 // handler answers one request, or returns why it does not.

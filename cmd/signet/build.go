@@ -117,7 +117,7 @@ func (p *program) build(ctx context.Context, log *slog.Logger, addr net.Addr) (_
 	s.handler = api.New(api.Config{
 		CA: s.authority, Identity: s.people, Ready: s.ready.Check, Logger: log, Now: p.now,
 		Metrics: s.metrics.registry, HideMetrics: c.MetricsListen != "",
-		LoginRate: api.Rate(c.LoginRate),
+		LoginRate: api.Rate(c.LoginRate), MaxIssuing: c.maxIssuing(),
 	})
 	return s, nil
 }
