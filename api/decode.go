@@ -137,16 +137,22 @@ func (r *request) fill(checked, into any) {
 
 func readBody(r *http.Request) ([]byte, error) {
 	data, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, unreadable(r, err)
+	}
+	return data, nil
+}
+
+// unreadable says why a body could not be read.
+func unreadable(r *http.Request, err error) error {
 	var tooLarge *http.MaxBytesError
 	switch {
-	case err == nil:
-		return data, nil
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return nil, fmt.Errorf("%w: %w", errSlowBody, err)
+		return fmt.Errorf("%w: %w", errSlowBody, err)
 	case errors.As(err, &tooLarge), r.Context().Err() != nil:
-		return nil, fmt.Errorf("read body: %w", err)
+		return fmt.Errorf("read body: %w", err)
 	}
-	return nil, fault.Wrap(fault.Invalid, "The request body could not be read", err)
+	return fault.Wrap(fault.Invalid, "The request body could not be read", err)
 }
 
 var errSlowBody = errors.New("the request body did not arrive in time")

@@ -41,6 +41,10 @@ type Config struct {
 	// Keys keeps Idempotency-Keys; nil: they are ignored.
 	Keys IdempotencyKeys
 
+	// MaxIssuing is how many requests for certificates are worked on at once, about two for each session of the tokens;
+	// 0 means 64. What else is bounded follows from it, or is fixed.
+	MaxIssuing int
+
 	LoginRate Rate             // of login attempts per client address
 	Logins    Logins           // counts them; needed with a LoginRate
 	Now       func() time.Time // nil: time.Now
@@ -75,7 +79,9 @@ func New(cfg Config) http.Handler {
 		trusted: cfg.TrustedProxies, keys: cfg.Keys,
 	}
 	s.route(cfg)
-	return s.observe(s.router)
+	return newAdmission(cfg).admit(s.observe(s.router), func(err error) http.Handler {
+		return s.observe(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.fail(w, r, err) }))
+	})
 }
 
 // handler answers one request, or returns why it does not.

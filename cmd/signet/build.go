@@ -120,6 +120,7 @@ func (p *program) build(ctx context.Context, log *slog.Logger, addr net.Addr) (_
 		CA: s.authority, Identity: s.people, Ready: s.ready.Check, Logger: log, Now: p.now,
 		Metrics: s.metrics.registry, HideMetrics: c.MetricsListen != "",
 		LoginRate: api.Rate(c.LoginRate), Logins: s.db, Keys: s.db,
+		MaxIssuing:     c.maxIssuing(),
 		TrustedProxies: c.TrustedProxies,
 	}))
 	return s, nil
