@@ -26,6 +26,18 @@ type estimate struct {
 	scan, fetch float64 // what it costs to find the page by looking through certificates, and by reading all that have the piece
 }
 
+// NamesIndexed reports whether searches for names have their index. PostgreSQL makes it with the extension pg_trgm; SQLite, which
+// is for thousands of certificates, has none and needs none.
+func (db *DB) NamesIndexed(ctx context.Context) (indexed bool, err error) {
+	if db.dialect == onSQLite {
+		return true, nil
+	}
+	err = db.read(ctx, "NamesIndexed", func(q *gorm.DB) error {
+		return q.Raw("SELECT to_regclass('certificates_names') IS NOT NULL").Scan(&indexed).Error
+	})
+	return indexed, err
+}
+
 const sampled = 500 // from each end
 
 func (s *search) estimate(ctx context.Context) (e estimate, err error) {
