@@ -103,7 +103,6 @@ func (r *running) dial() (*wireConn, error) {
 	return &wireConn{c, bufio.NewReaderSize(c, 8<<10)}, nil
 }
 
-
 func (c *wireConn) ask(request []byte) (status int, err error) {
 	if _, err := c.Write(request); err != nil {
 		return 0, err
