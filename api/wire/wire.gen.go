@@ -47,6 +47,7 @@ const (
 	AuditActionResponderAbandon      AuditAction = "responder_abandon"
 	AuditActionResponderCreate       AuditAction = "responder_create"
 	AuditActionResponderReserve      AuditAction = "responder_reserve"
+	AuditActionRetention             AuditAction = "retention"
 	AuditActionSessionsInvalidate    AuditAction = "sessions_invalidate"
 	AuditActionTokenPin              AuditAction = "token_pin"
 	AuditActionTokenRefresh          AuditAction = "token_refresh"
@@ -133,6 +134,8 @@ func (e AuditAction) Valid() bool {
 	case AuditActionResponderCreate:
 		return true
 	case AuditActionResponderReserve:
+		return true
+	case AuditActionRetention:
 		return true
 	case AuditActionSessionsInvalidate:
 		return true
