@@ -70,13 +70,13 @@ const defaultIssuing = 64
 
 // bounds are those of the lanes, in the order of the classes.
 //
-// Reads leave half of the 16 database connections to the rest. A revocation waits where anything else would be refused.
+// As many clients as may be worked for at once never see a refusal, however few of them are. Reads leave half of the 16 database connections to the rest. A revocation waits where anything else would be refused.
 func bounds(atOnce int) [classes]laneBounds {
 	processors := runtime.GOMAXPROCS(0)
 	return [classes]laneBounds{
 		classRevoke: {least: 16, most: 16, burst: 1024, standing: 1024, patience: 10 * time.Second},
 		classRead:   {least: 8, most: 8, burst: 256, standing: 32, patience: 2 * time.Second},
-		classIssue:  {least: 4 * processors, most: atOnce, burst: 4 * atOnce, patience: 2 * time.Second},
+		classIssue:  {least: 4 * processors, most: atOnce, burst: 4 * atOnce, standing: atOnce, patience: 2 * time.Second},
 		classLogin:  {least: processors, most: processors, burst: 16 * processors, standing: 4 * processors, patience: 5 * time.Second},
 		classChange: {least: 8, most: 8, burst: 64, standing: 16, patience: 5 * time.Second},
 	}

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"cmp"
 	"container/list"
 	"context"
 	"errors"
@@ -14,7 +13,7 @@ import (
 const standingAfter = 250 * time.Millisecond
 
 // laneBounds are how many requests of a class are worked on at once, at least and at most, how many may wait in a burst
-// and when the queue stands (0: as many as are worked on), and how long one waits.
+// and when the queue stands, and how long one waits.
 type laneBounds struct {
 	least, most, burst, standing int
 	patience                     time.Duration
@@ -47,7 +46,7 @@ func (l *lane) full() bool {
 // room is how many may wait. The lane is locked.
 func (l *lane) room(now time.Time) int {
 	if l.queue.Len() > 0 && now.Sub(l.emptied) > standingAfter {
-		return cmp.Or(l.standing, l.pace.limit)
+		return l.standing
 	}
 	return l.burst
 }
