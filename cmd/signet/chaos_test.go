@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -37,8 +39,8 @@ func newCluster(t *testing.T, flags ...string) *cluster {
 	wire, throughWire := wireTo(t, database)
 	c.database, c.wire = database, wire
 	secret := secretFile(t, strings.Repeat("s", 40), 0o600)
-	for i, url := range []string{database, database, throughWire} {
-		s := newSite(t, "sqlite", append([]string{"--data-dir", t.TempDir() + "/data", "--database-url", url, "--secret-key-file", secret,
+	for i, address := range []string{database, database, throughWire} {
+		s := newSite(t, "sqlite", append([]string{"--data-dir", t.TempDir() + "/data", "--database-url", address, "--secret-key-file", secret,
 			"--public-url", "http://pki.example", "--lease-ttl", "3s", "--trusted-proxies", "127.0.0.0/8"}, flags...)...)
 		r := s.start("signet", c.env...)
 		if i == 0 {
@@ -355,6 +357,34 @@ func TestNoReplicaWaitsForTheLocksOfOneThatIsCutOff(t *testing.T) {
 	}
 	c.replicas[0].must(http.StatusOK, "PATCH", path, object{"email": "kept@example.com"})
 	<-lost
+}
+
+// The database moves to another of the hosts in the URL, and the first one falls silent rather than to refuse connections.
+func TestAServerFindsTheHostThatTheDatabaseMovedTo(t *testing.T) {
+	t.Parallel()
+	database := pgtest.Database(t)
+	wire, _ := wireTo(t, database)
+	u, err := url.Parse(database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	host, port, err := net.SplitHostPort(wire.listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Host, u.RawQuery = "", url.Values{"host": {host + "," + u.Query().Get("host")}, "port": {port + ",5432"}, "sslmode": {"disable"}}.Encode()
+	s := newSite(t, "sqlite", "--database-url", u.String())
+	r := s.start("signet")
+	r.firstUser()
+	wire.cut.Store(true)
+	eventually(t, 45*time.Second, "the server works on the other host", func() bool {
+		status, _, err := r.do("GET", "/api/v1/users/", nil)
+		return err == nil && status == http.StatusOK
+	})
+	eventually(t, 20*time.Second, "the server is ready", func() bool {
+		status, _, err := r.do("GET", "/readyz", nil)
+		return err == nil && status == http.StatusOK
+	})
 }
 
 func TestReplicasShareSessionsAndTheLoginLimit(t *testing.T) {
