@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -21,8 +22,8 @@ func (db *DB) openPostgres(url string, connections int) error {
 	}
 	defaults := map[string]string{
 		"application_name": "signet",
-		// A replica that hangs in a transaction must not keep its locks for ever.
-		"idle_in_transaction_session_timeout": "60s",
+		// A replica that hangs or is cut off in a transaction must not keep its locks until others have waited for them in vain.
+		"idle_in_transaction_session_timeout": strconv.FormatInt((patience / 2).Milliseconds(), 10),
 	}
 	for name, value := range defaults {
 		if _, given := config.RuntimeParams[name]; !given {
