@@ -3,7 +3,11 @@ package api
 import (
 	"context"
 	"errors"
+	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -228,5 +232,51 @@ func TestAHoardCutsOffWhoHasTakenLongest(t *testing.T) {
 	first := h.slow.Front().Value.(*holding)
 	if enter("last", 0); !first.wasCut() || h.slow.Len() != maxSlow {
 		t.Errorf("%d clients are slow, want %d", h.slow.Len(), maxSlow)
+	}
+}
+
+func TestASlowReaderHoldsNoPlaceAndGivesWay(t *testing.T) {
+	t.Parallel()
+	const long = 32 << 20 // more than the kernel buffers
+	l, h := fixed(1, 1, 1, time.Minute), newHoard(long*3/2)
+	wrote := make(chan error, 2)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := l.enter(r.Context()); err != nil {
+			t.Error(err)
+		}
+		a := &answer{ResponseWriter: w, lane: l, begun: time.Now(), hoard: h}
+		defer a.release()
+		_, err := a.Write(make([]byte, long))
+		wrote <- err
+	}))
+	t.Cleanup(server.Close)
+	ask := func() net.Conn {
+		conn, err := net.Dial("tcp", server.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(conn, make([]byte, 1024)); err != nil { // it is being answered
+			t.Fatal(err)
+		}
+		return conn
+	}
+	slow := ask()
+	defer slow.Close()
+	if running, _, _ := l.load(); running != 0 {
+		t.Error("a slow reader holds a place")
+	}
+	second := ask()
+	defer second.Close()
+	if err := <-wrote; !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the first of two slow readers: %v", err)
+	}
+	if _, err := io.Copy(io.Discard, second); err != nil {
+		t.Error(err)
+	}
+	if err := <-wrote; err != nil {
+		t.Errorf("the second: %v", err)
 	}
 }
