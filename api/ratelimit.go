@@ -78,7 +78,7 @@ func (l *limiter) remembered(client netip.Prefix, now time.Time) (opened time.Ti
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	opened, refused = l.refused[client]
-	if age := now.Sub(opened); refused && (age < 0 || age >= l.rate.Per) {
+	if age := now.Sub(opened); refused && (age <= -l.rate.Per || age >= l.rate.Per) {
 		delete(l.refused, client)
 		refused = false
 	}

@@ -32,6 +32,9 @@ type Config struct {
 	TrustedProxies  networks      `name:"trusted-proxies" env:"SIGNET_TRUSTED_PROXIES" placeholder:"CIDR,…" group:"Server" help:"Networks or addresses of the reverse proxies whose X-Forwarded-For names the client, for the login limit, the log and the audit trail. Default: none; the client is whoever connects."`
 	ShutdownTimeout time.Duration `name:"shutdown-timeout" env:"SIGNET_SHUTDOWN_TIMEOUT" default:"30s" group:"Server" help:"How long requests in flight may take to finish after SIGTERM."`
 
+	MaxConnections int `name:"max-connections" env:"SIGNET_MAX_CONNECTIONS" default:"0" placeholder:"N" group:"Server" help:"Connections at once. A further one takes the place of the one that has been idle or slow for longest. 0 means 4096, or what the limit of open files leaves."`
+	MaxIssuing     int `name:"max-issuing" env:"SIGNET_MAX_ISSUING" default:"0" placeholder:"N" group:"Server" help:"Requests for certificates that are worked on at once; as many wait for a moment, or four times as many in a burst, and others are answered 503 with Retry-After. 0 means two for each session that the tokens may have."`
+
 	DatabaseURL          string `name:"database-url" env:"SIGNET_DATABASE_URL" placeholder:"URL" group:"Database" help:"postgres://USER@HOST/NAME or sqlite:PATH. Default: SQLite in the data folder."`
 	DatabasePasswordFile string `name:"database-password-file" env:"SIGNET_DATABASE_PASSWORD_FILE" placeholder:"FILE" group:"Database" help:"File with the password for a postgres:// URL, so that it need not stand in the URL."`
 
@@ -104,6 +107,8 @@ func (c *Config) check() error {
 		return usagef("--pkcs11-init-args needs --pkcs11-module")
 	case len(c.PKCS11Token) > 32: // PKCS#11 2.40, section 3.2: CK_TOKEN_INFO.label
 		return usagef("--pkcs11-token %q has more than 32 bytes", c.PKCS11Token)
+	case c.MaxConnections < 0 || c.MaxIssuing < 0:
+		return usagef("--max-connections and --max-issuing must not be negative")
 	case c.PKCS11MaxSessions < 0:
 		return usagef("--pkcs11-max-sessions must not be negative")
 	case c.CRLRefresh+c.CRLOverlap >= c.CRLValidity:

@@ -144,6 +144,15 @@ func (m *metrics) hooks(failed func(task string, err error)) ca.Hooks {
 	}
 }
 
+// watch shows how full a listener is.
+func (m *metrics) watch(l *connections) {
+	m.registry.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "signet_connections", Help: "Connections that are open on the main address."},
+			func() float64 { return float64(l.count()) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "signet_connections_shed_total", Help: "Connections that were closed to make room for new ones, and new ones for which there was none."},
+			func() float64 { return float64(l.closed.Load()) }))
+}
+
 // token observes one operation of the token.
 func (m *metrics) token(name, op string, took time.Duration, err error) {
 	result := "ok"

@@ -45,13 +45,13 @@ CREATE INDEX IF NOT EXISTS certificates_revoked ON certificates (id) INCLUDE (is
 CREATE INDEX IF NOT EXISTS certificates_ends ON certificates ((id / 8192), not_after)
     INCLUDE (id, issuer_id, organization_id, created_by, state);
 -- What ends in a period is counted without reading certificates, whoever may see them.
-DROP INDEX certificates_expiry;
+DROP INDEX IF EXISTS certificates_expiry;
 CREATE INDEX certificates_expiry ON certificates (issuer_id, not_after) INCLUDE (organization_id, created_by, state);
 -- New certificates are searched at once, and index-only: mark pages early.
 ALTER TABLE certificates SET (autovacuum_vacuum_insert_scale_factor = 0.01, autovacuum_vacuum_insert_threshold = 20000);
 
 -- The trail is read by time, newest first; entries of the same moment by id.
-DROP INDEX audit_log_created, audit_log_user, audit_log_organization, audit_log_resource;
+DROP INDEX IF EXISTS audit_log_created, audit_log_user, audit_log_organization, audit_log_resource;
 CREATE INDEX audit_log_created ON audit_log (created_at, id);
 CREATE INDEX audit_log_action ON audit_log (action, created_at, id);
 CREATE INDEX audit_log_user ON audit_log (user_id, created_at, id);
