@@ -83,7 +83,8 @@ func pieces(text string) (all []string) {
 	last := max(len(text)-pieceLength, 0)
 	step := last/maxPieces + 1
 	for from := 0; from <= last; from += step {
-		if piece := text[from:min(from+pieceLength, len(text))]; trigrams(piece) > 0 {
+		piece := strings.ToValidUTF8(text[from:min(from+pieceLength, len(text))], "") // without what is left of a character at its ends
+		if trigrams(piece) > 0 {
 			all = append(all, piece)
 		}
 	}
