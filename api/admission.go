@@ -70,15 +70,15 @@ const defaultIssuing = 64
 
 // bounds are those of the lanes, in the order of the classes.
 //
-// Reads leave half of the 16 database connections to the rest. A revocation waits where anything else would be refused.
+// As many clients as may be worked for at once never see a refusal, however few of them are. Reads leave half of the 16 database connections to the rest. A revocation waits where anything else would be refused.
 func bounds(atOnce int) [classes]laneBounds {
-	hashes := runtime.GOMAXPROCS(0)
+	processors := runtime.GOMAXPROCS(0)
 	return [classes]laneBounds{
-		classRevoke: {running: 16, burst: 1024, standing: 1024, patience: 10 * time.Second},
-		classRead:   {running: 8, burst: 256, standing: 32, patience: 2 * time.Second},
-		classIssue:  {running: atOnce, burst: 4 * atOnce, standing: atOnce, patience: 2 * time.Second},
-		classLogin:  {running: hashes, burst: 16 * hashes, standing: 4 * hashes, patience: 5 * time.Second},
-		classChange: {running: 8, burst: 64, standing: 16, patience: 5 * time.Second},
+		classRevoke: {least: 16, most: 16, burst: 1024, standing: 1024, patience: 10 * time.Second},
+		classRead:   {least: 8, most: 8, burst: 256, standing: 32, patience: 2 * time.Second},
+		classIssue:  {least: 4 * processors, most: atOnce, burst: 4 * atOnce, standing: atOnce, patience: 2 * time.Second},
+		classLogin:  {least: processors, most: processors, burst: 16 * processors, standing: 4 * processors, patience: 5 * time.Second},
+		classChange: {least: 8, most: 8, burst: 64, standing: 16, patience: 5 * time.Second},
 	}
 }
 
@@ -113,6 +113,7 @@ func newAdmission(cfg Config) *admission {
 		}
 		cfg.Metrics.MustRegister(a.refusals, lanesCollector{a})
 	}
+
 	return a
 }
 
@@ -157,7 +158,7 @@ func (a *admission) admit(next http.Handler, failed func(error) http.Handler) ht
 			w.WriteHeader(statusClientClosed)
 			return
 		}
-		answer := &answer{ResponseWriter: w, lane: lane, hoard: a.answers}
+		answer := &answer{ResponseWriter: w, lane: lane, begun: time.Now(), hoard: a.answers}
 		defer answer.release()
 		next.ServeHTTP(answer, r)
 	})
@@ -206,22 +207,25 @@ func prepare(w http.ResponseWriter) {
 // lanesCollector shows how full the lanes are.
 type lanesCollector struct{ *admission }
 
-var (
-	runningDesc = prometheus.NewDesc("signet_http_requests_running", "Requests that are worked on, by class.", []string{"class"}, nil)
-	waitingDesc = prometheus.NewDesc("signet_http_requests_waiting", "Requests that wait for their turn, by class.", []string{"class"}, nil)
-)
+var laneDescs = [...]*prometheus.Desc{
+	prometheus.NewDesc("signet_http_requests_running", "Requests that are worked on, by class.", []string{"class"}, nil),
+	prometheus.NewDesc("signet_http_requests_limit", "How many requests are worked on at once, by class.", []string{"class"}, nil),
+	prometheus.NewDesc("signet_http_requests_waiting", "Requests that wait for their turn, by class.", []string{"class"}, nil),
+}
 
 // Describe implements prometheus.Collector.
 func (l lanesCollector) Describe(out chan<- *prometheus.Desc) {
-	out <- runningDesc
-	out <- waitingDesc
+	for _, desc := range laneDescs {
+		out <- desc
+	}
 }
 
 // Collect implements prometheus.Collector.
 func (l lanesCollector) Collect(out chan<- prometheus.Metric) {
 	for c := classRevoke; c < classes; c++ {
-		running, waiting := l.lanes[c].load()
-		out <- prometheus.MustNewConstMetric(runningDesc, prometheus.GaugeValue, float64(running), classNames[c])
-		out <- prometheus.MustNewConstMetric(waitingDesc, prometheus.GaugeValue, float64(waiting), classNames[c])
+		running, limit, waiting := l.lanes[c].load()
+		for i, n := range []int{running, limit, waiting} {
+			out <- prometheus.MustNewConstMetric(laneDescs[i], prometheus.GaugeValue, float64(n), classNames[c])
+		}
 	}
 }

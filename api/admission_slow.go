@@ -146,12 +146,13 @@ func (h *hoard) receive(w http.ResponseWriter, r *http.Request) (*holding, error
 type answer struct {
 	http.ResponseWriter
 	lane  *lane // nil: the place was given back
+	begun time.Time
 	hoard *hoard
 }
 
 func (a *answer) release() {
 	if a.lane != nil {
-		a.lane.leave()
+		a.lane.leave(time.Since(a.begun))
 		a.lane = nil
 	}
 }

@@ -28,7 +28,8 @@ type request struct {
 	operation operation
 	session   identity.Session // of a route that needs one
 	checker   checker
-	failure   error // other than a malformed request
+	octets    []byte // of the body, once it was read
+	failure   error  // other than a malformed request
 }
 
 // caller is who asks, on a route that needs authentication.
@@ -80,6 +81,7 @@ func (r *request) body(into any) {
 		r.failure = err
 		return
 	}
+	r.octets = data
 	if len(bytes.TrimSpace(data)) == 0 {
 		if r.operation.bodyRequired {
 			r.checker.add("missing", "Field required", []any{"body"}, nil)

@@ -2,11 +2,14 @@ package store
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"gorm.io/gorm"
 
 	"signet/audit"
 	"signet/ca"
@@ -156,4 +159,32 @@ func (db *DB) Pragma(t *testing.T, name string) string {
 		t.Fatal(err)
 	}
 	return value
+}
+
+// ExecAll runs SQL past the interfaces, in one transaction.
+func (db *DB) ExecAll(statements ...string) error {
+	return db.writer.Transaction(func(tx *gorm.DB) error {
+		for _, s := range statements {
+			if err := tx.Exec(s).Error; err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// CutSQL announces a removal as of a time.
+func (db *DB) CutSQL(kind string, first, last, count int, when, before time.Time) string {
+	moment := func(t time.Time) string { return fmt.Sprint(t.UnixMicro()) }
+	sum := "zeroblob(32)"
+	if db.dialect == onPostgres {
+		moment = func(t time.Time) string { return "'" + t.UTC().Format(time.RFC3339Nano) + "'" }
+		sum = `decode(repeat('00', 32), 'hex')`
+	}
+	authority := "NULL"
+	if kind != "audit_log" {
+		authority = "1"
+	}
+	return fmt.Sprintf(`INSERT INTO retention_cuts (created_at, kind, ca_id, first_id, last_id, count, before, sha256, archive)
+		VALUES (%s, '%s', %s, %d, %d, %d, %s, %s, '')`, moment(when), kind, authority, first, last, count, moment(before), sum)
 }

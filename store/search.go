@@ -17,7 +17,7 @@ const (
 	// certificates is small: all of them are looked through without thinking about it.
 	block = 8192
 	// fetchCost is what it costs to read a certificate that the index of names finds, in certificates of a scan.
-	fetchCost = 5
+	fetchCost = 10
 )
 
 // search finds the ids of a page of certificates.

@@ -18,14 +18,6 @@ func (s *search) hasName() string {
 	return "strpos(names, ?) > 0"
 }
 
-// estimate is what a sample says of a query: the oldest and the newest certificates.
-type estimate struct {
-	first, last int64 // ids of all
-	indexed     bool  // the index of names exists
-	piece       string
-	scan, fetch float64 // what it costs to find the page by looking through certificates, and by reading all that have the piece
-}
-
 // NamesIndexed reports whether searches for names have their index. PostgreSQL makes it with the extension pg_trgm; SQLite, which
 // is for thousands of certificates, has none and needs none.
 func (db *DB) NamesIndexed(ctx context.Context) (indexed bool, err error) {
@@ -37,8 +29,6 @@ func (db *DB) NamesIndexed(ctx context.Context) (indexed bool, err error) {
 	})
 	return indexed, err
 }
-
-const sampled = 500 // from each end
 
 // The indexes certificates_listing and certificates_long have the certificates by the length of their names: these conditions find them.
 const (
@@ -56,49 +46,6 @@ func everyName(columns string, match condition, end string, argument ...any) (te
 		args = append(append(args, match.args...), argument...)
 	}
 	return text, args
-}
-
-func (s *search) estimate(ctx context.Context) (e estimate, err error) {
-	parts := pieces(s.filter.Query)
-	match := both(s.match, s.scope).and(s.hasName(), s.filter.Query)
-	args := match.args
-	text := `SELECT (SELECT coalesce(min(id), 0) FROM certificates WHERE id > ?), (SELECT coalesce(max(id), 0) FROM certificates),
-		to_regclass('certificates_names') IS NOT NULL, count(*), count(*) FILTER (WHERE ` + match.String() + `)`
-	for _, piece := range parts {
-		text += ", count(*) FILTER (WHERE strpos(names, ?) > 0)"
-		args = append(args, piece)
-	}
-	const columns = "SELECT id, issuer_id, organization_id, created_by, state, not_after, names FROM certificates WHERE " + shortNames + " ORDER BY id "
-	text += " FROM ((" + columns + "LIMIT ?) UNION ALL (" + columns + "DESC LIMIT ?)) certificates"
-	args = append(append([]any{s.page.After}, args...), sampled, sampled)
-	rows, err := s.db.query(ctx, s.q, text, args...)
-	if err != nil {
-		return e, err
-	}
-	defer rows.Close()
-	var size, matching int64
-	having := make([]int64, len(parts))
-	into := []any{&e.first, &e.last, &e.indexed, &size, &matching}
-	for i := range having {
-		into = append(into, &having[i])
-	}
-	for rows.Next() {
-		if err := rows.Scan(into...); err != nil {
-			return e, err
-		}
-	}
-	all := float64(e.last - e.first + 1)
-	share := func(n int64) float64 { return (float64(n) + 0.5) / float64(size+1) }
-	e.scan = min(all, float64(s.want())/share(matching))
-	rarest := int64(-1)
-	for i, n := range having {
-		if rarest < 0 || n < rarest || n == rarest && trigrams(parts[i]) > trigrams(e.piece) {
-			rarest, e.piece = n, parts[i]
-			e.fetch = share(n) * all * fetchCost
-		}
-	}
-	e.indexed = e.indexed && rarest >= 0
-	return e, rows.Err()
 }
 
 // named reads the page of what has a part of a name, or this serial number.
@@ -172,8 +119,7 @@ func (s *search) scan(ctx context.Context, e estimate) (ids []int64, total ca.To
 
 // fetch reads every certificate that the index finds by a piece, and takes those after an id that match.
 func (s *search) fetch(ctx context.Context, piece string, after int64) (ids []int64, total ca.Total, err error) {
-	c := condition{}.and("names LIKE ?", likePattern(piece)).and(s.hasName(), s.filter.Query)
-	c = both(both(c, s.match), s.scope)
+	c := both(both(condition{}.and(s.hasName(), s.filter.Query), s.match), s.scope)
 	err = s.q.Transaction(func(tx *gorm.DB) error {
 		// The planner does not know how rare a piece is.
 		const onlyBitmaps = `SELECT 0 FROM (SELECT set_config('enable_seqscan', 'off', true), set_config('enable_indexscan', 'off', true),
@@ -181,9 +127,10 @@ func (s *search) fetch(ctx context.Context, piece string, after int64) (ids []in
 		if _, err := s.db.number(ctx, tx, onlyBitmaps); err != nil {
 			return err
 		}
-		found, err := column[int64](ctx, s.db, tx, `WITH found AS MATERIALIZED (SELECT id FROM certificates WHERE `+c.String()+`)
+		found, err := column[int64](ctx, s.db, tx, `WITH found AS MATERIALIZED (
+				SELECT id FROM (SELECT * FROM certificates WHERE names LIKE ? OFFSET 0) certificates WHERE `+c.String()+`)
 			SELECT -count(*) AS id FROM found UNION ALL (SELECT id FROM found WHERE id > ? ORDER BY id LIMIT ?) ORDER BY id`,
-			append(c.args, after, s.want())...)
+			append(append([]any{likePattern(piece)}, c.args...), after, s.want())...)
 		if err == nil {
 			ids, total = found[1:], ca.Total{N: -found[0]}
 		}

@@ -91,7 +91,7 @@ func TestPagesOfManyAreWhatMatches(t *testing.T) {
 	if _, err := conn.Exec(ctx, "DROP INDEX certificates_names"); err != nil {
 		t.Fatal(err)
 	}
-	t.Run("without it", func(t *testing.T) { pagesOfMany(t, db, all, deleted) })
+	t.Run("without it", func(t *testing.T) { pagesOfMany(t, open(t, store.Config{URL: url}), all, deleted) })
 	if _, err := conn.Exec(ctx, "CREATE INDEX certificates_names ON certificates USING gin (names gin_trgm_ops)"); err != nil {
 		t.Fatal(err) // the database may serve another test
 	}

@@ -31,7 +31,7 @@ const (
 )
 
 const (
-	// pruneEvery is how often expired sessions leave the database.
+	// pruneEvery is how often expired sessions and idempotency keys leave the database.
 	pruneEvery = time.Hour
 	// othersGrace is how old a reservation is at the start before another replica may call it abandoned: longer than
 	// a request has to finish its record.
@@ -189,6 +189,9 @@ func (s *server) reconcile(ctx context.Context) error {
 		if err := s.db.EndLeases(ctx); err != nil {
 			return fmt.Errorf("end the leases of an earlier run: %w", err)
 		}
+		if err := s.db.EndClaims(ctx); err != nil {
+			return fmt.Errorf("end the claims of an earlier run: %w", err)
+		}
 	}
 	n, err := s.authority.Reconcile(ctx, before)
 	if err != nil {
@@ -218,7 +221,7 @@ func (s *server) background(ctx context.Context) (wait func()) {
 			case <-ctx.Done():
 				return
 			case <-ticker.C:
-				if err := s.people.Prune(ctx); err != nil && ctx.Err() == nil {
+				if err := errors.Join(s.people.Prune(ctx), s.db.PruneClaims(ctx)); err != nil && ctx.Err() == nil {
 					s.failed("prune", err)
 				}
 			}
