@@ -4,11 +4,12 @@ SHELL       := /bin/bash
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 FUZZTIME    ?= 10s
 BENCHTIME   ?= 1s
+SIZES       ?= 10000,100000,1000000
 PROFILES    ?= var/profiles
 export CGO_ENABLED = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test interop lint bench bench-quick bench-all bench-revocation profile fuzz generate clean
+.PHONY: help run build test interop lint bench bench-quick bench-all bench-revocation bench-scale profile fuzz generate clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +56,10 @@ bench-revocation: ## a CA with 10k, 100k and 1M revoked certificates on PostgreS
 	go test -run '^$$' -bench '^BenchmarkRevocation$$' -benchtime 50x -timeout 1h ./cmd/signet
 	go test -run '^$$' -bench '^BenchmarkRevocationAnonymous$$' -benchtime 5000x ./cmd/signet
 	go test -run '^$$' -bench '^BenchmarkFleet$$' -benchtime 2s -count 5 ./api
+
+bench-scale: ## PostgreSQL with 10k, 100k and 1M certificates: issuance, lists, searches (SIZES=10000,100000; some minutes)
+	@scripts/setup test
+	SIGNET_TEST_SCALE=$(SIZES) go test -run '^$$' -bench '^BenchmarkScale$$' -benchtime 1x -timeout 20m ./cmd/signet
 
 fuzz: ## every fuzz target for a while (FUZZTIME=10s)
 	@set -e; for package in $$(go list ./...); do \

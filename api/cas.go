@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"encoding/base64"
 	"net/http"
 	"net/netip"
@@ -32,22 +33,15 @@ func (s *server) createCA(w http.ResponseWriter, r *request) error {
 	if err := r.err(); err != nil {
 		return err
 	}
-	c, err := s.ca.CreateCA(r.Context(), r.caller(), ca.CreateCARequest{
+	wanted := ca.CreateCARequest{
 		Name: body.Name, SubjectDN: body.SubjectDN, Description: body.Description,
 		Key: keySpec(body.KeyType, body.KeySize, defaultCAKeySize), ValidDays: or(body.ValidDays, 0),
 		ParentID: body.ParentCAID, PathLength: body.PathLength, AllowLeafCerts: body.AllowLeafCerts, CRLBaseURL: body.CRLBaseURL,
 		Token: or(body.Token, ""), AcceptKeyGrade: evidence.Grade(or(body.AcceptKeyGrade, "")),
-	})
-	if err != nil {
-		return err
 	}
-	writeJSON(w, http.StatusCreated, wire.CACreated{CA: s.caOf(c)})
-	return nil
-}
-
-// createdCA answers with the CA that an earlier request of the same caller created.
-func (s *server) createdCA(w http.ResponseWriter, r *request, id int64) error {
-	c, err := s.ca.CA(r.Context(), r.caller(), id)
+	c, err := once(s, w, r,
+		func(ctx context.Context) (ca.CA, error) { return s.ca.CreateCA(ctx, r.caller(), wanted) },
+		func(ctx context.Context, id int64) (ca.CA, error) { return s.ca.CA(ctx, r.caller(), id) })
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"crypto"
 	"crypto/x509"
 	"encoding/pem"
@@ -32,12 +33,15 @@ func (s *server) issueCertificate(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	keep := or(body.IncludePrivateKey, public == nil)
-	issued, err := s.ca.Issue(r.Context(), r.caller(), ca.IssueRequest{
+	wanted := ca.IssueRequest{
 		IssuerID: query.CAID, CommonName: body.CommonName, SubjectDN: body.SubjectDN,
 		Type: policy.CertificateType(body.CertificateType), Key: keySpec(body.KeyType, body.KeySize, defaultLeafKeySize),
 		PublicKey: public, KeepKey: keep, ValidDays: or(body.ValidDays, 0),
 		DNS: or(body.SanDNSNames, nil), IPs: or(body.SanIPAddresses, nil), Emails: or(body.SanEmailAddresses, nil),
-	})
+	}
+	issued, err := once(s, w, r,
+		func(ctx context.Context) (ca.Issued, error) { return s.ca.Issue(ctx, r.caller(), wanted) },
+		func(ctx context.Context, id int64) (ca.Issued, error) { return s.ca.Issued(ctx, r.caller(), id) })
 	if err != nil {
 		return err
 	}
@@ -47,31 +51,6 @@ func (s *server) issueCertificate(w http.ResponseWriter, r *request) error {
 	writeJSON(w, http.StatusCreated, wire.CertificateWithKey{
 		Certificate: s.certificateOf(issued.Certificate), PrivateKey: text(string(issued.PrivateKeyPEM)),
 	})
-	return nil
-}
-
-// issuedCertificate answers with the certificate that an earlier request of the same caller created, and its private key if it
-// was kept.
-func (s *server) issuedCertificate(w http.ResponseWriter, r *request, id int64) error {
-	c, err := s.ca.Certificate(r.Context(), r.caller(), id)
-	var key []byte
-	if err == nil && len(c.SealedKey) > 0 {
-		c, key, err = s.ca.PrivateKey(r.Context(), r.caller(), id)
-	}
-	if err != nil {
-		return err
-	}
-	writeJSON(w, http.StatusCreated, wire.CertificateWithKey{Certificate: s.certificateOf(c), PrivateKey: text(string(key))})
-	return nil
-}
-
-// signedCSR answers with the certificate that an earlier request of the same caller created.
-func (s *server) signedCSR(w http.ResponseWriter, r *request, id int64) error {
-	c, err := s.ca.Certificate(r.Context(), r.caller(), id)
-	if err != nil {
-		return err
-	}
-	writeJSON(w, http.StatusCreated, s.certificateOf(c))
 	return nil
 }
 
@@ -105,12 +84,17 @@ func (s *server) signCSR(w http.ResponseWriter, r *request) error {
 	if err := r.err(); err != nil {
 		return err
 	}
-	c, err := s.ca.SignCSR(r.Context(), r.caller(), ca.CSRRequest{
+	wanted := ca.CSRRequest{
 		CSR: []byte(body.CSR), IssuerID: body.CAID, IssuerName: body.CAName,
 		Type: policy.CertificateType(body.CertificateType), ValidDays: or(body.ValidDays, 0),
 		CommonName: or(body.CommonName, ""), SubjectDN: or(body.SubjectDN, ""),
 		DNS: or(body.SanDNSNames, nil), IPs: or(body.SanIPAddresses, nil), Emails: or(body.SanEmailAddresses, nil),
-	})
+	}
+	c, err := once(s, w, r,
+		func(ctx context.Context) (ca.Certificate, error) { return s.ca.SignCSR(ctx, r.caller(), wanted) },
+		func(ctx context.Context, id int64) (ca.Certificate, error) {
+			return s.ca.Certificate(ctx, r.caller(), id)
+		})
 	if err != nil {
 		return err
 	}

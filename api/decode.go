@@ -28,7 +28,8 @@ type request struct {
 	operation operation
 	session   identity.Session // of a route that needs one
 	checker   checker
-	failure   error // other than a malformed request
+	octets    []byte // of the body, once it was read
+	failure   error  // other than a malformed request
 }
 
 // caller is who asks, on a route that needs authentication.
@@ -80,6 +81,7 @@ func (r *request) body(into any) {
 		r.failure = err
 		return
 	}
+	r.octets = data
 	if len(bytes.TrimSpace(data)) == 0 {
 		if r.operation.bodyRequired {
 			r.checker.add("missing", "Field required", []any{"body"}, nil)
@@ -137,16 +139,22 @@ func (r *request) fill(checked, into any) {
 
 func readBody(r *http.Request) ([]byte, error) {
 	data, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, unreadable(r, err)
+	}
+	return data, nil
+}
+
+// unreadable says why a body could not be read.
+func unreadable(r *http.Request, err error) error {
 	var tooLarge *http.MaxBytesError
 	switch {
-	case err == nil:
-		return data, nil
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return nil, fmt.Errorf("%w: %w", errSlowBody, err)
+		return fmt.Errorf("%w: %w", errSlowBody, err)
 	case errors.As(err, &tooLarge), r.Context().Err() != nil:
-		return nil, fmt.Errorf("read body: %w", err)
+		return fmt.Errorf("read body: %w", err)
 	}
-	return nil, fault.Wrap(fault.Invalid, "The request body could not be read", err)
+	return fault.Wrap(fault.Invalid, "The request body could not be read", err)
 }
 
 var errSlowBody = errors.New("the request body did not arrive in time")

@@ -1,112 +1,136 @@
 package api
 
 import (
-	"bytes"
 	"context"
+	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/binary"
+	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 	"time"
 
-	"signet/fault"
 	"signet/idempotency"
 )
 
-// IdempotencyKeys keeps the keys of requests that create something.
-type IdempotencyKeys interface {
-	// ClaimKey makes a claim on a key at now, if nothing was created with it within [idempotency.Lifetime] and no other request
-	// has had it for less than [idempotency.Lease]; it returns what the key stands for.
-	ClaimKey(ctx context.Context, c idempotency.Claim, fingerprint []byte, now time.Time) (idempotency.Found, error)
-	// ReleaseKey ends a claim with which nothing was created.
-	ReleaseKey(ctx context.Context, c idempotency.Claim) error
+// Claims remembers for all replicas which request a user sent under which key.
+type Claims interface {
+	// ClaimRequest claims a key for an attempt to do a request: 0, or the id of what an earlier attempt made. Fails with
+	// idempotency.ErrReused when the key stands for another request, and as idempotency.InFlight while another attempt has
+	// the claim.
+	ClaimRequest(ctx context.Context, c idempotency.Claim) (resultID int64, err error)
+	// ReleaseClaim frees the key, unless the attempt made something or has lost the claim.
+	ReleaseClaim(ctx context.Context, c idempotency.Claim) error
 }
 
 const (
-	idempotencyHeader = "Idempotency-Key"
-	replayedHeader    = "Idempotency-Replayed"
-	maxKey            = 255 // characters
+	maxKeyLength   = 255
+	releaseTimeout = 5 * time.Second
 )
 
-// once lets a request with an Idempotency-Key create only one thing, however often it is sent. again answers with what it
-// created before, by its id. A request that fails leaves its key free.
-func (s *server) once(h handler, again func(w http.ResponseWriter, r *request, id int64) error) handler {
-	return func(w http.ResponseWriter, r *request) error {
-		key := r.idempotencyKey()
-		if err := r.err(); err != nil {
-			return err
-		}
-		if key == "" || s.keys == nil || r.session.User.ID == 0 { // nobody's keys are nobody's
-			return h(w, r)
-		}
-		body, err := readBody(r.Request)
+// once does what a request asks for, in the context that it hands over. When the request has an Idempotency-Key under which it
+// was done before, it is not done: again finds what was made then.
+func once[T any](s *server, w http.ResponseWriter, r *request, do func(context.Context) (T, error), again func(context.Context, int64) (T, error)) (T, error) {
+	var none T
+	claim, err := s.claim(r)
+	if err != nil {
+		return none, err
+	}
+	if claim == nil {
+		return do(r.Context())
+	}
+	made, err := s.claims.ClaimRequest(r.Context(), *claim)
+	if err != nil {
+		return none, fmt.Errorf("claim idempotency key: %w", err)
+	}
+	if made != 0 {
+		result, err := again(r.Context(), made)
 		if err != nil {
-			return err
+			return none, fmt.Errorf("find what was made under the idempotency key: %w", err)
 		}
-		r.Body = io.NopCloser(bytes.NewReader(body))
-		claim := idempotency.Claim{UserID: r.session.User.ID, Key: key, Token: rand.Text()}
-		fingerprint := fingerprintOf(r.Request, body)
-		found, err := s.keys.ClaimKey(r.Context(), claim, fingerprint, s.now())
-		switch {
-		case err != nil:
-			return fmt.Errorf("claim idempotency key: %w", err)
-		case !bytes.Equal(found.Fingerprint, fingerprint):
-			r.checker.add("value_error", "Value error, this key was used for another request; choose a new one", []any{"header", idempotencyHeader}, nil)
-			return r.err()
-		case found.Done:
-			w.Header().Set(replayedHeader, "true")
-			return again(w, r, found.ResourceID)
-		case !found.Claimed:
-			w.Header().Set("Retry-After", "1")
-			return fault.New(fault.Conflict, "A request with this %s is still being processed; ask again", idempotencyHeader)
-		}
-		return s.claimed(w, r, h, claim)
+		w.Header().Set("Idempotency-Replayed", "true")
+		return result, nil
 	}
+	result, err := do(idempotency.With(r.Context(), *claim))
+	if err == nil {
+		return result, nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), releaseTimeout)
+	defer cancel()
+	if releaseErr := s.claims.ReleaseClaim(ctx, *claim); releaseErr != nil { // the claim ends by itself
+		err = errors.Join(err, fmt.Errorf("release idempotency key: %w", releaseErr))
+	}
+	return none, err
 }
 
-// claimed handles a request that has its key. What it completes uses the claim up; otherwise the claim ends with it.
-func (s *server) claimed(w http.ResponseWriter, r *request, h handler, claim idempotency.Claim) error {
-	succeeded := false
-	defer func() {
-		if succeeded {
-			return
-		}
-		// Otherwise it lapses.
-		if err := s.keys.ReleaseKey(context.WithoutCancel(r.Context()), claim); err != nil {
-			s.log.Warn("idempotency key not released", "error", err)
-		}
-	}()
-	r.Request = r.WithContext(idempotency.With(r.Context(), claim))
-	err := h(w, r)
-	succeeded = err == nil
-	return err
+// claim is what the request claims, or nil when it has no key. A stranger's key is nobody's.
+func (s *server) claim(r *request) (*idempotency.Claim, error) {
+	sent := r.Header.Values("Idempotency-Key")
+	if len(sent) == 0 {
+		return nil, nil
+	}
+	key, reason := parseKey(sent)
+	if reason != "" {
+		r.checker.add("value_error", "Value error, "+reason, []any{"header", "idempotency-key"}, nil)
+		return nil, r.err()
+	}
+	user := r.session.User.ID
+	if user == 0 {
+		return nil, nil
+	}
+	var attempt [8]byte
+	rand.Read(attempt[:])
+	c := &idempotency.Claim{UserID: user, Key: sha256.Sum256([]byte(key)), Attempt: int64(binary.BigEndian.Uint64(attempt[:]))}
+	mac := hmac.New(sha256.New, s.claimSecret)
+	for _, part := range [][]byte{[]byte(r.Method), []byte(r.URL.Path), []byte(r.URL.Query().Encode()), r.octets} {
+		length := binary.BigEndian.AppendUint64(nil, uint64(len(part))) // no two requests are the same octets
+		mac.Write(length)
+		mac.Write(part)
+	}
+	mac.Sum(c.Request[:0])
+	return c, nil
 }
 
-// idempotencyKey is the key of a request, "" when there is none. It may be written as a string of Structured Field Values
-// (RFC 9651, section 3.3.3), in quotes.
-func (r *request) idempotencyKey() string {
-	values := r.Header.Values(idempotencyHeader)
-	if len(values) == 0 {
-		return ""
+// parseKey reads the values of Idempotency-Key: one key, as it is or as a string of RFC 9651, section 3.3.3, which the draft of
+// the header asks for (draft-ietf-httpapi-idempotency-key-header-07). reason says what is wrong with them.
+func parseKey(values []string) (key, reason string) {
+	if len(values) != 1 {
+		return "", "the key must be sent once"
 	}
-	key := values[0]
-	if unquoted, ok := strings.CutPrefix(key, `"`); ok && len(unquoted) > 1 && strings.HasSuffix(unquoted, `"`) {
-		key = strings.NewReplacer(`\\`, `\`, `\"`, `"`).Replace(unquoted[:len(unquoted)-1])
+	key = strings.Trim(values[0], " \t")
+	if quoted, ok := strings.CutPrefix(key, `"`); ok {
+		if key, ok = unquote(quoted); !ok {
+			return "", "the key begins with a quote and is no quoted string"
+		}
 	}
-	if len(values) > 1 || key == "" || len(key) > maxKey || strings.ContainsFunc(key, func(c rune) bool { return c < ' ' || c > '~' }) {
-		r.checker.add("value_error", fmt.Sprintf("Value error, one key of 1 to %d printable ASCII characters is expected", maxKey),
-			[]any{"header", idempotencyHeader}, nil)
-		return ""
+	switch {
+	case key == "":
+		return "", "the key must not be empty"
+	case len(key) > maxKeyLength:
+		return "", fmt.Sprintf("the key must have at most %d characters", maxKeyLength)
+	case strings.ContainsFunc(key, func(c rune) bool { return c < ' ' || c > '~' }):
+		return "", "the key must consist of printable ASCII characters"
 	}
-	return key
+	return key, ""
 }
 
-// fingerprintOf is what two requests have in common that ask for the same.
-func fingerprintOf(r *http.Request, body []byte) []byte {
-	sum := sha256.New()
-	fmt.Fprintf(sum, "%s %q %q\n", r.Method, r.URL.Path, r.URL.Query().Encode())
-	sum.Write(body)
-	return sum.Sum(nil)
+// unquote reads a quoted string whose first quote is gone: a backslash stands before a quote or another one.
+func unquote(s string) (string, bool) {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; c {
+		case '"':
+			return b.String(), i == len(s)-1
+		case '\\':
+			if i++; i == len(s) || s[i] != '"' && s[i] != '\\' {
+				return "", false
+			}
+			b.WriteByte(s[i])
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return "", false
 }

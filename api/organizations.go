@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"net/http"
 
 	"signet/api/wire"
@@ -13,17 +14,13 @@ func (s *server) createOrganization(w http.ResponseWriter, r *request) error {
 	if err := r.err(); err != nil {
 		return err
 	}
-	o, err := s.identity.CreateOrganization(r.Context(), r.caller(), body.Name, body.Description)
-	if err != nil {
-		return err
-	}
-	writeJSON(w, http.StatusCreated, organizationOf(o))
-	return nil
-}
-
-// createdOrganization answers with the organization that an earlier request of the same caller created.
-func (s *server) createdOrganization(w http.ResponseWriter, r *request, id int64) error {
-	o, err := s.identity.Organization(r.Context(), r.caller(), id)
+	o, err := once(s, w, r,
+		func(ctx context.Context) (identity.Organization, error) {
+			return s.identity.CreateOrganization(ctx, r.caller(), body.Name, body.Description)
+		},
+		func(ctx context.Context, id int64) (identity.Organization, error) {
+			return s.identity.Founded(ctx, r.caller(), id)
+		})
 	if err != nil {
 		return err
 	}

@@ -54,7 +54,7 @@ func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		return
 	case f.Code == fault.Unauthenticated:
 		w.Header().Set("WWW-Authenticate", "Bearer")
-	case f.Code == fault.RateLimited, f.Code == fault.Unavailable:
+	case f.Code == fault.RateLimited, f.Code == fault.Unavailable, f.RetryAfter > 0:
 		w.Header().Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(f.RetryAfter.Seconds())))))
 	}
 	writeProblem(w, status, f.Message)

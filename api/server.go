@@ -20,7 +20,7 @@ import (
 	"signet/identity"
 )
 
-// Config is what the API needs. CA, Identity and Ready are required.
+// Config is what the API needs. CA, Identity, Claims and ClaimSecret are required.
 type Config struct {
 	CA       *ca.Authority
 	Identity *identity.Service
@@ -38,12 +38,16 @@ type Config struct {
 	// TrustedProxies are the networks of the proxies whose X-Forwarded-For is believed; nil: nobody's is.
 	TrustedProxies []netip.Prefix
 
-	// Keys keeps Idempotency-Keys; nil: they are ignored.
-	Keys IdempotencyKeys
+	// MaxIssuing is how many requests for certificates are worked on at once, about two for each session of the tokens;
+	// 0 means 64. What else is bounded follows from it, or is fixed.
+	MaxIssuing int
 
 	LoginRate Rate             // of login attempts per client address
 	Logins    Logins           // counts them; needed with a LoginRate
 	Now       func() time.Time // nil: time.Now
+
+	Claims      Claims // of requests with an Idempotency-Key
+	ClaimSecret []byte // the same in all replicas; keeps those who read the claims from guessing what was requested
 }
 
 type server struct {
@@ -53,11 +57,13 @@ type server struct {
 	now      func() time.Time
 	ready    *readiness
 	logins   *limiter
-	keys     IdempotencyKeys
 	trusted  []netip.Prefix // proxies
+	claims   Claims
 	metrics  *metrics
 	router   *mux.Router
 	openapi  []byte // JSON
+
+	claimSecret []byte
 }
 
 // New returns the handler of every route. It panics when openapi.yaml and the routes disagree, which a test would have
@@ -72,10 +78,12 @@ func New(cfg Config) http.Handler {
 	s := &server{
 		ca: cfg.CA, identity: cfg.Identity, log: cfg.Logger, now: cfg.Now,
 		ready: newReadiness(cfg.Ready), logins: newLimiter(cfg.LoginRate, cfg.Logins, cfg.Now), metrics: newMetrics(cfg.Metrics),
-		trusted: cfg.TrustedProxies, keys: cfg.Keys,
+		trusted: cfg.TrustedProxies, claims: cfg.Claims, claimSecret: cfg.ClaimSecret,
 	}
 	s.route(cfg)
-	return s.observe(s.router)
+	return newAdmission(cfg).admit(s.observe(s.router), func(err error) http.Handler {
+		return s.observe(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.fail(w, r, err) }))
+	})
 }
 
 // handler answers one request, or returns why it does not.
@@ -150,7 +158,7 @@ func (s *server) routeEverybody(cfg Config, open func(method, path string, h han
 	open("POST", prefix+"/auth/token", s.login)
 	open("POST", prefix+"/auth/refresh", s.refresh)
 
-	open("POST", prefix+"/users/", s.identified(s.once(s.createUser, s.createdUser)))
+	open("POST", prefix+"/users/", s.identified(s.createUser))
 }
 
 // routeUsers registers the routes that only users may call, below the prefix.
@@ -164,7 +172,7 @@ func (s *server) routeUsers(authenticated func(method, path string, h handler)) 
 	authenticated("PATCH", "/users/{user_id}", s.updateUser)
 	authenticated("DELETE", "/users/{user_id}", s.deleteUser)
 
-	authenticated("POST", "/organizations/", s.once(s.createOrganization, s.createdOrganization))
+	authenticated("POST", "/organizations/", s.createOrganization)
 	authenticated("GET", "/organizations/", s.listOrganizations)
 	authenticated("GET", "/organizations/{organization_id}", s.getOrganization)
 	authenticated("PUT", "/organizations/{organization_id}", s.updateOrganization)
@@ -173,7 +181,7 @@ func (s *server) routeUsers(authenticated func(method, path string, h handler)) 
 	authenticated("POST", "/organizations/{organization_id}/users/{user_id}", s.addMember)
 	authenticated("DELETE", "/organizations/{organization_id}/users/{user_id}", s.removeMember)
 
-	authenticated("POST", "/cas/", s.once(s.createCA, s.createdCA))
+	authenticated("POST", "/cas/", s.createCA)
 	authenticated("GET", "/cas/", s.listCAs)
 	authenticated("GET", "/cas/{ca_id}", s.getCA)
 	authenticated("DELETE", "/cas/{ca_id}", s.deleteCA)
@@ -190,9 +198,9 @@ func (s *server) routeUsers(authenticated func(method, path string, h handler)) 
 	authenticated("GET", "/cas/{ca_id}/key-drills", s.listKeyDrills)
 	authenticated("POST", "/cas/{ca_id}/key-grade", s.acceptKeyGrade)
 
-	authenticated("POST", "/certificates/", s.once(s.issueCertificate, s.issuedCertificate))
+	authenticated("POST", "/certificates/", s.issueCertificate)
 	authenticated("GET", "/certificates/", s.listCertificates)
-	authenticated("POST", "/certificates/sign-csr", s.once(s.signCSR, s.signedCSR))
+	authenticated("POST", "/certificates/sign-csr", s.signCSR)
 	authenticated("GET", "/certificates/{cert_id}", s.getCertificate)
 	authenticated("GET", "/certificates/{cert_id}/private-key", s.getPrivateKey)
 	authenticated("POST", "/certificates/{cert_id}/revoke", s.revokeCertificate)

@@ -96,7 +96,7 @@ func newSite(t testing.TB, change ...func(*api.Config)) *site {
 		t.Fatal(err)
 	}
 	cfg := api.Config{
-		CA: authority, Identity: people, Logins: db, Keys: db, Ready: db.Ping, Metrics: s.metrics,
+		CA: authority, Identity: people, Claims: db, ClaimSecret: bytes.Repeat([]byte("c"), 32), Logins: db, Ready: db.Ping, Metrics: s.metrics,
 		Logger: slog.New(slog.NewJSONHandler(s.log, nil)),
 	}
 	for _, f := range change {

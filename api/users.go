@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"net/http"
 
 	"signet/api/wire"
@@ -20,7 +21,7 @@ func (s *server) createUser(w http.ResponseWriter, r *request) error {
 		c := r.caller()
 		caller = &c
 	}
-	user, err := s.identity.Register(r.Context(), caller, identity.Registration{
+	wanted := identity.Registration{
 		Username: body.Username, Email: body.Email, Password: body.Password,
 		Role: policy.Role(or(body.Role, "")), OrganizationID: body.OrganizationID,
 		Capabilities: policy.Capabilities{
@@ -28,17 +29,12 @@ func (s *server) createUser(w http.ResponseWriter, r *request) error {
 			ExportPrivateKey: or(body.CanExportPrivateKey, false), DeleteCA: or(body.CanDeleteCA, false),
 		},
 		Loopback: isLocal(r.Request), BootstrapToken: r.Header.Get("X-Bootstrap-Token"),
-	})
-	if err != nil {
-		return err
 	}
-	writeJSON(w, http.StatusCreated, userOf(user))
-	return nil
-}
-
-// createdUser answers with the user that an earlier request of the same caller created.
-func (s *server) createdUser(w http.ResponseWriter, r *request, id int64) error {
-	user, err := s.identity.Registered(r.Context(), id)
+	user, err := once(s, w, r,
+		func(ctx context.Context) (identity.User, error) { return s.identity.Register(ctx, caller, wanted) },
+		func(ctx context.Context, id int64) (identity.User, error) {
+			return s.identity.Registered(ctx, *caller, id)
+		})
 	if err != nil {
 		return err
 	}

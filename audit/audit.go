@@ -58,6 +58,7 @@ const (
 	KEKRotate          Action = "kek_rotate"  // before and after the next key-encryption key is made
 	KEKDestroy         Action = "kek_destroy" // before and after an old one is destroyed
 	KeyReseal          Action = "key_reseal"  // private keys were sealed anew
+	Retention          Action = "retention"   // records whose time was over were removed; it stays for ever
 )
 
 // Actions is every action, in the order of the API's documentation.
@@ -68,7 +69,7 @@ var Actions = []Action{
 	ResponderReserve, ResponderCreate, ResponderAbandon, CertExportPrivate, CRLPublish, KeyDestroy, TokenPIN,
 	LoginSuccess, LoginFailure, TokenRefresh, Logout, SessionsInvalidate,
 	UserCreate, UserUpdate, UserDelete, OrgCreate, OrgUpdate, OrgDelete, OrgAddUser, OrgRemoveUser,
-	KEKRotate, KEKDestroy, KeyReseal,
+	KEKRotate, KEKDestroy, KeyReseal, Retention,
 }
 
 // The kinds of resource an event is about.

@@ -21,7 +21,7 @@ import (
 	"signet/signer"
 )
 
-// Config is what an Authority needs. Every field but Notices, LeaseTTL, OCSP, Version, DrillInterval, KeysAhead, Quiet, RecordAge
+// Config is what an Authority needs. Every field but Notices, LeaseTTL, OCSP, Version, DrillInterval, KeysAhead, Quiet, RecordAge, Retention, Archive
 // and Hooks is required.
 type Config struct {
 	Store         Store
@@ -38,7 +38,9 @@ type Config struct {
 	RecordAge     time.Duration // how long ago the record of a CA may have been read when it issues; 0: each certificate reads it
 	KeysAhead     int           // RSA-2048 leaf keys that are made ahead of their requests; 0: none
 	Quiet         func() bool   // whether there is no request, and was none a moment ago: keys are made then; nil: always
-	Version       string        // of the program, named in evidence
+	Retention     RetentionPolicy
+	Archive       Archive // of what Retention removes in the background; nil: it is gone
+	Version       string  // of the program, named in evidence
 	Now           func() time.Time
 	Hooks         Hooks
 }
@@ -74,7 +76,8 @@ type Hooks struct {
 	KeysAhead func(size, n int)                    // so many keys of so many bits are there now
 	Answered  func(outcome string)                 // an OCSP request: "cached", "signed", "unknown" (signed too), "refused"
 	Responder func(caID int64, notAfter time.Time) // an OCSP responder was certified
-	Failed    func(task string, err error)         // background work: "crl", "feed", "lease", "reconcile", "drill", "responder", "ocsp", "presign", "keys-ahead"
+	Removed   func(kind RecordKind, n int)         // retention removed so many records
+	Failed    func(task string, err error)         // background work: "crl", "feed", "lease", "reconcile", "drill", "responder", "ocsp", "presign", "keys-ahead", "retention"
 }
 
 // CreateCARequest asks for a new CA. Nil pointers take the default named beside them.

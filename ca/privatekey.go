@@ -52,6 +52,16 @@ func (a *Authority) PrivateKey(ctx context.Context, caller policy.Caller, id int
 	return c, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
 }
 
+// Issued returns a certificate as [Authority.Issue] did, with its private key if one is kept, which is an export of the key.
+func (a *Authority) Issued(ctx context.Context, caller policy.Caller, id int64) (Issued, error) {
+	c, err := a.Certificate(ctx, caller, id)
+	if err != nil || len(c.SealedKey) == 0 {
+		return Issued{Certificate: c}, err
+	}
+	c, key, err := a.PrivateKey(ctx, caller, id)
+	return Issued{Certificate: c, PrivateKeyPEM: key}, err
+}
+
 // errForeignKey is a sealed secret that opens and is not the key of its certificate. Tokens without AES-GCM seal to a
 // public key, which whoever may write to the database can do too.
 var errForeignKey = errors.New("the sealed key is not that of the certificate")

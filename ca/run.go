@@ -18,7 +18,7 @@ func (a *Authority) Run(ctx context.Context) {
 	var work sync.WaitGroup
 	for _, task := range []func(context.Context){
 		a.keepLease, a.followFeed, a.keepSchedule, a.reconcileInBackground, a.drillInBackground,
-		a.keepResponders, a.signAnswersAhead, a.dropAnswers, a.makeKeysAhead,
+		a.keepResponders, a.signAnswersAhead, a.dropAnswers, a.makeKeysAhead, a.retainInBackground,
 	} {
 		work.Go(func() { task(ctx) })
 	}

@@ -24,6 +24,7 @@ type Store interface {
 	StatusStore
 	ExpiryStore
 	NoticeStore
+	RetentionStore
 
 	// CreateCA records the intent to create a CA: state Pending, no key yet. It assigns the ID, which is never
 	// used again.

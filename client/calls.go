@@ -10,22 +10,6 @@ import (
 	"signet/api/wire"
 )
 
-type idempotencyContext struct{}
-
-// WithIdempotencyKey returns a context in which a call that creates something may be repeated: with the same key and the same
-// request it creates nothing again, for 24 hours, and returns what the first call created. A new key, 1 to 255 printable ASCII
-// characters, belongs to each thing that is to be created.
-func WithIdempotencyKey(ctx context.Context, key string) context.Context {
-	return context.WithValue(ctx, idempotencyContext{}, key)
-}
-
-func idempotencyKey(ctx context.Context) *string {
-	if key, ok := ctx.Value(idempotencyContext{}).(string); ok {
-		return &key
-	}
-	return nil
-}
-
 // Me returns the user who is logged in.
 func (c *Client) Me(ctx context.Context) (u wire.User, err error) {
 	request, err := NewGetMeRequest(c.base)
@@ -34,20 +18,20 @@ func (c *Client) Me(ctx context.Context) (u wire.User, err error) {
 
 // CreateUser creates a user; the first one without a login, from the server's own machine.
 func (c *Client) CreateUser(ctx context.Context, r wire.UserCreate) (u wire.User, err error) {
-	request, err := NewCreateUserRequest(c.base, &wire.CreateUserParams{IdempotencyKey: idempotencyKey(ctx)}, r)
-	return u, c.do(ctx, request, err, &u)
+	request, err := NewCreateUserRequest(c.base, nil, r)
+	return u, c.create(ctx, request, err, &u)
 }
 
 // CreateOrganization creates an organization.
 func (c *Client) CreateOrganization(ctx context.Context, r wire.OrganizationCreate) (o wire.Organization, err error) {
-	request, err := NewCreateOrganizationRequest(c.base, &wire.CreateOrganizationParams{IdempotencyKey: idempotencyKey(ctx)}, r)
-	return o, c.do(ctx, request, err, &o)
+	request, err := NewCreateOrganizationRequest(c.base, nil, r)
+	return o, c.create(ctx, request, err, &o)
 }
 
 // CreateCA creates a certificate authority.
 func (c *Client) CreateCA(ctx context.Context, r wire.CACreate) (authority wire.CA, err error) {
-	request, err := NewCreateCARequest(c.base, &wire.CreateCAParams{IdempotencyKey: idempotencyKey(ctx)}, r)
-	return authority, c.do(ctx, request, err, &authority)
+	request, err := NewCreateCARequest(c.base, nil, r)
+	return authority, c.create(ctx, request, err, &authority)
 }
 
 // CA returns a certificate authority.
@@ -68,14 +52,14 @@ func (c *Client) CAs(ctx context.Context, params wire.ListCAsParams) iter.Seq2[w
 
 // IssueCertificate issues a certificate, for a key pair that the server makes or for r.PublicKey.
 func (c *Client) IssueCertificate(ctx context.Context, caID int64, r wire.CertificateCreate) (issued wire.CertificateWithKey, err error) {
-	request, err := NewIssueCertificateRequest(c.base, &wire.IssueCertificateParams{CAID: caID, IdempotencyKey: idempotencyKey(ctx)}, r)
-	return issued, c.do(ctx, request, err, &issued)
+	request, err := NewIssueCertificateRequest(c.base, &wire.IssueCertificateParams{CAID: caID}, r)
+	return issued, c.create(ctx, request, err, &issued)
 }
 
 // SignCSR signs a certificate signing request.
 func (c *Client) SignCSR(ctx context.Context, r wire.CSRSignRequest) (certificate wire.Certificate, err error) {
-	request, err := NewSignCSRRequest(c.base, &wire.SignCSRParams{IdempotencyKey: idempotencyKey(ctx)}, r)
-	return certificate, c.do(ctx, request, err, &certificate)
+	request, err := NewSignCSRRequest(c.base, nil, r)
+	return certificate, c.create(ctx, request, err, &certificate)
 }
 
 // Certificate returns a certificate.

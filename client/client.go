@@ -1,6 +1,7 @@
 // Package client is a Go client of Signet's API. It needs neither cgo nor a database driver.
 //
-// A client logs in once and keeps its session alive with the refresh token. It is safe for concurrent use.
+// A client logs in once and keeps its session alive with the refresh token. Calls that create something are sent again when the
+// server does not answer, or cannot do them now, and create one thing all the same. It is safe for concurrent use.
 package client
 
 import (
@@ -11,8 +12,10 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"signet/api/wire"
 )
@@ -52,6 +55,9 @@ type Error struct {
 	Status int    // HTTP status
 	Detail string // the server's reason; for a malformed request, every problem in one line
 	Fields []wire.FieldProblem
+
+	// RetryAfter is when the same request is worth sending again, if the server said so.
+	RetryAfter time.Duration
 }
 
 func (e *Error) Error() string {
@@ -119,6 +125,13 @@ func (c *Client) refresh(ctx context.Context, refused string) error {
 	return c.renew(ctx, request)
 }
 
+// signedIn reports whether there is a session.
+func (c *Client) signedIn() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.tokens.AccessToken != ""
+}
+
 // do sends a request that was made (or not: madeErr) and reads its answer into out, if that is not nil.
 func (c *Client) do(ctx context.Context, request *http.Request, madeErr error, out any) error {
 	response, err := c.send(ctx, request, madeErr)
@@ -181,6 +194,9 @@ func read(response *http.Response, out any) error {
 
 func refusal(response *http.Response, data []byte) error {
 	e := &Error{Status: response.StatusCode}
+	if seconds, err := strconv.ParseUint(response.Header.Get("Retry-After"), 10, 31); err == nil {
+		e.RetryAfter = time.Duration(seconds) * time.Second
+	}
 	var problem wire.Problem
 	var validation wire.ValidationProblem
 	switch {

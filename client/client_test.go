@@ -38,6 +38,12 @@ func (c *clock) Now() time.Time { return time.Now().Add(time.Duration(c.ahead.Lo
 // newClient starts a server with a superuser and returns a client that is logged in.
 func newClient(t *testing.T) (*client.Client, *clock) {
 	t.Helper()
+	return newClientThrough(t, nil)
+}
+
+// newClientThrough is newClient with something between client and server.
+func newClientThrough(t *testing.T, next http.RoundTripper) (*client.Client, *clock) {
+	t.Helper()
 	db, err := store.Open(t.Context(), store.Config{URL: "sqlite:" + filepath.Join(t.TempDir(), "signet.db")})
 	if err != nil {
 		t.Fatal(err)
@@ -58,9 +64,9 @@ func newClient(t *testing.T) (*client.Client, *clock) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(api.New(api.Config{CA: authority, Identity: people}))
+	server := httptest.NewServer(api.New(api.Config{CA: authority, Identity: people, Claims: db, ClaimSecret: bytes.Repeat([]byte("c"), 32)}))
 	t.Cleanup(server.Close)
-	c, err := client.New(server.URL+"/", &http.Client{Transport: contract.Transport{T: t}})
+	c, err := client.New(server.URL+"/", &http.Client{Transport: contract.Transport{T: t, Next: next}})
 	if err != nil {
 		t.Fatal(err)
 	}

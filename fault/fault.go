@@ -19,7 +19,7 @@ const (
 	Unauthenticated Code = "unauthenticated" // nobody, or nobody we know, is calling
 	Forbidden       Code = "forbidden"       // the caller may not do this
 	NotFound        Code = "not_found"
-	Conflict        Code = "conflict"      // the state of the object does not allow it
+	Conflict        Code = "conflict"      // the state of the object does not allow it; see RetryAfter
 	Unprocessable   Code = "unprocessable" // the request is malformed; see Fields
 	RateLimited     Code = "rate_limited"  // too many attempts; see RetryAfter
 	Unavailable     Code = "unavailable"   // the token or the database is away; the request is not at fault
@@ -39,7 +39,7 @@ type Error struct {
 	Code       Code
 	Message    string
 	Fields     []Field       // only with Unprocessable
-	RetryAfter time.Duration // only with RateLimited and Unavailable; zero says nothing
+	RetryAfter time.Duration // only with RateLimited, Unavailable and Conflict; zero says nothing
 	Err        error
 }
 

@@ -37,11 +37,6 @@ func (s *Service) User(ctx context.Context, caller policy.Caller, id int64) (Use
 	return u, nil
 }
 
-// Registered returns a user to whoever registered it, which the caller of this method has made sure of.
-func (s *Service) Registered(ctx context.Context, id int64) (User, error) {
-	return s.store.User(ctx, id)
-}
-
 // UpdateUser changes an account. Users change their own e-mail address and password; an admin also the capabilities
 // of ordinary users of the own organization, but not address and password of one who created objects outside of it;
 // superusers everything, except that they cannot demote or deactivate themselves: so one superuser alone cannot leave

@@ -11,6 +11,7 @@ import (
 
 	"signet/audit"
 	"signet/ca"
+	"signet/idempotency"
 )
 
 const (
@@ -108,7 +109,7 @@ func (db *DB) CompleteCA(ctx context.Context, id int64, der []byte, e audit.Even
 		if row, err = db.completeCA(tx, id, der); err != nil {
 			return err
 		}
-		if err := db.useClaim(ctx, tx, id); err != nil {
+		if err := fulfil(tx, idempotency.From(ctx), id); err != nil {
 			return err
 		}
 		return db.append(tx, e, id)

@@ -32,7 +32,7 @@ func BenchmarkIssueRecord(b *testing.B) {
 				tbs, der := make([]byte, 1000), make([]byte, 1200)
 				rand.Read(der)
 				b.ResetTimer()
-				share(b, clients, func() error { return issueRecord(db, issuer, tbs, der) })
+				share(b, clients, func() error { return issueRecord(context.Background(), db, issuer, tbs, der) })
 				b.StopTimer()
 				took := b.Elapsed().Seconds()
 				b.ReportMetric(float64(b.N)/took, "certificates/s")
@@ -115,8 +115,7 @@ func (w rawWriter) insert(octets []byte) error {
 	return <-done
 }
 
-func issueRecord(db *store.DB, issuer int64, tbs, der []byte) error {
-	ctx := context.Background()
+func issueRecord(ctx context.Context, db *store.DB, issuer int64, tbs, der []byte) error {
 	serial := make([]byte, 16)
 	rand.Read(serial)
 	user, organization := int64(1), int64(1)

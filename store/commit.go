@@ -30,11 +30,12 @@ const (
 	commitTimeout = patience // of one transaction; nobody else can end it
 )
 
-// job is a reservation, a completion or a revocation. The committer sets the fields below done.
+// job is a reservation, a completion, a revocation or, in SQLite, a claim. The committer sets the fields below done.
 type job struct {
 	reserve  *reservation
 	complete *completion
 	revoke   *ending
+	claim    *idempotency.Claim
 	event    audit.Event
 
 	taken atomic.Bool   // by the committer, or by the caller who gave up: whoever sets it decides
@@ -55,7 +56,7 @@ type reservation struct {
 type completion struct {
 	id             int64
 	der, sealedKey []byte
-	claim          *idempotency.Claim // that it uses up
+	claim          *idempotency.Claim // to be completed with it; nil: none
 }
 
 // ending is the revocation of a certificate, valid or revoked for one of the reasons that are replaced.

@@ -163,30 +163,17 @@ func present(octets []byte) []byte {
 }
 
 // completeSQL does a group of completions.
-var completeSQL = completing("", "", "")
-
-// completeClaimedSQL is the same when some of them have claims. One whose claim was taken over is left out.
-var completeClaimedSQL = completing(`$15::bigint[], $16::text[], $17::text[], `, `c_user, c_key, c_token, `, `
-	claimed AS (
-		UPDATE idempotency_keys k SET done_at = $1, resource_id = item_id FROM item
-		WHERE k.user_id = c_user AND k.key = c_key AND k.token = c_token AND k.done_at IS NULL
-			AND EXISTS (SELECT 1 FROM reservations r WHERE r.id = item_id)
-		RETURNING item_id
-	),`)
-
-func completing(claimArrays, claimColumns, claimed string) string {
-	held := ""
-	if claimed != "" {
-		held = ` AND (c_key IS NULL OR item_id IN (SELECT item_id FROM claimed))`
-	}
-	return `
+const completeSQL = `
 WITH item AS MATERIALIZED (
-		SELECT * FROM unnest($11::bigint[], $12::bytea[], $13::bytea[], ` + claimArrays + eventArraysSQL + `)
-			WITH ORDINALITY AS i (item_id, der, sealed_key, ` + claimColumns + eventColumnsSQL + `, n)
-	),` + claimed + `
-	made AS (
-		DELETE FROM reservations r USING item WHERE r.id = item_id` + held + ` RETURNING r.*, item.*
+		SELECT * FROM unnest($11::bigint[], $12::bytea[], $13::bytea[], ` + eventArraysSQL + `)
+			WITH ORDINALITY AS i (item_id, der, sealed_key, ` + eventColumnsSQL + `, n)
 	),
+	made AS (
+		DELETE FROM reservations r USING item WHERE r.id = item_id RETURNING r.*, item.*
+	),` + completedSQL
+
+// completedSQL is the rest of it, which makes certificates of the reservations that were taken away.
+const completedSQL = `
 	inserted AS (
 		INSERT INTO certificates (id, issuer_id, common_name, subject_dn, type, key_type, key_size, valid_days, organization_id,
 			created_by, serial, names, crl_shard, der, not_before, not_after, state, created_at, updated_at)
@@ -207,32 +194,13 @@ WITH item AS MATERIALIZED (
 SELECT n, id, issuer_id, common_name, subject_dn, type, key_type, key_size, valid_days, organization_id, created_by,
 	serial, names, crl_shard, not_before, not_after, created_at
 FROM made`
-}
-
-// claimArrays are the columns of the claims of a group of jobs, NULL for those without.
-type claimArrays struct {
-	any        bool
-	user       []*int64
-	key, token []*string
-}
-
-func (a *claimArrays) add(c *idempotency.Claim) {
-	if c == nil {
-		a.user, a.key, a.token = append(a.user, nil), append(a.key, nil), append(a.token, nil)
-		return
-	}
-	a.any = true
-	a.user, a.key, a.token = append(a.user, &c.UserID), append(a.key, &c.Key), append(a.token, &c.Token)
-}
 
 func (db *DB) completePostgres(ctx context.Context, jobs []*job) error {
 	var events eventArrays
 	var ids []int64
 	var der, sealed [][]byte
-	var claims claimArrays
 	for _, j := range jobs {
 		events.add(db.auditRow(j.event))
-		claims.add(j.complete.claim)
 		ids = append(ids, j.complete.id)
 		der = append(der, present(j.complete.der))
 		if len(j.complete.sealedKey) == 0 {
@@ -241,12 +209,13 @@ func (db *DB) completePostgres(ctx context.Context, jobs []*job) error {
 			sealed = append(sealed, j.complete.sealedKey)
 		}
 		j.err = errNotReserved // until its row comes back
+		if j.complete.claim != nil {
+			j.err = idempotency.ErrLost // it may be either
+		}
 	}
 	now := at(db.now())
-	sql, args := completeSQL, append(events.values(now.Time), ids, der, sealed, db.issueStripe)
-	if claims.any {
-		sql, args = completeClaimedSQL, append(args, claims.user, claims.key, claims.token)
-	}
+	args := append(events.values(now.Time), ids, der, sealed, db.issueStripe)
+	sql, args := withClaims(jobs, completeSQL, args)
 	return db.group(ctx, func(row pgx.Rows) error {
 		var n int
 		r := certificateRow{State: "valid", Updated: now}

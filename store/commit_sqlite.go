@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/mattn/go-sqlite3"
+
+	"signet/idempotency"
 )
 
 // commitSQLite does the jobs one by one in one transaction. What a job may not do, its conditional statement does not
@@ -50,6 +52,8 @@ func (g *groupSQLite) transaction(jobs []*job) error {
 			do = g.reserve
 		case j.revoke != nil:
 			do = g.revoke
+		case j.claim != nil:
+			do = g.claim
 		}
 		if err := do(j); err != nil {
 			return err
@@ -212,14 +216,9 @@ func (g *groupSQLite) whyNotReserved(j *job) error {
 func (g *groupSQLite) complete(j *job) error {
 	c, r := j.complete, certificateRow{State: "valid", Updated: g.now}
 	if c.claim != nil {
-		held, err := g.row(useClaimSQL+" AND EXISTS (SELECT 1 FROM reservations WHERE id = ?) RETURNING 1",
-			g.now, c.id, c.claim.UserID, c.claim.Key, c.claim.Token, c.id)
-		if err != nil {
+		if held, err := g.fulfil(c); !held || err != nil {
+			j.err = idempotency.ErrLost
 			return err
-		}
-		if held == nil {
-			j.err = errClaimLost
-			return nil
 		}
 	}
 	row, err := g.row(`

@@ -52,6 +52,8 @@ type DB struct {
 
 	reserves, completes, revokes *committer // the same one on SQLite, which has one writer anyway
 
+	sample atomic.Pointer[sample] // of certificates, for searches
+
 	issueStripe, stripe int // of certificate_counts: that of what is issued, and that of every other change
 }
 

@@ -72,51 +72,6 @@ func both(a, b condition) condition {
 	return a.and(b.String(), b.args...)
 }
 
-const (
-	pieceLength = 6
-	maxPieces   = 16
-)
-
-// pieces are parts of a text by which the index of names may find what has the text: that index knows three characters in a
-// row, within words that it thinks to begin with two spaces and to end with one. Short parts are looked up faster.
-func pieces(text string) (all []string) {
-	last := max(len(text)-pieceLength, 0)
-	step := last/maxPieces + 1
-	for from := 0; from <= last; from += step {
-		if piece := text[from:min(from+pieceLength, len(text))]; trigrams(piece) > 0 {
-			all = append(all, piece)
-		}
-	}
-	return all
-}
-
-// trigrams is how many entries of the index have to hold what has the text. Letters that not every locale takes for such count
-// for none.
-func trigrams(text string) (n int) {
-	for from := 0; from < len(text); {
-		if !letter(text[from]) {
-			from++
-			continue
-		}
-		to := from
-		for to < len(text) && letter(text[to]) {
-			to++
-		}
-		known := to - from
-		if from > 0 && text[from-1] < 0x80 {
-			known += 2
-		}
-		if to < len(text) && text[to] < 0x80 {
-			known++
-		}
-		n += max(known-2, 0)
-		from = to
-	}
-	return n
-}
-
-func letter(b byte) bool { return b >= 'a' && b <= 'z' || b >= '0' && b <= '9' }
-
 // likePattern makes a pattern that matches the text anywhere, whatever is in it; the escape character is \.
 func likePattern(text string) string {
 	return "%" + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(text) + "%"

@@ -8,6 +8,7 @@ import (
 
 	"signet/audit"
 	"signet/fault"
+	"signet/idempotency"
 	"signet/identity"
 )
 
@@ -43,7 +44,7 @@ func (db *DB) CreateOrganization(ctx context.Context, o identity.Organization, e
 		} else if err != nil {
 			return err
 		}
-		if err := db.useClaim(ctx, tx, row.ID); err != nil {
+		if err := fulfil(tx, idempotency.From(ctx), row.ID); err != nil {
 			return err
 		}
 		return db.append(tx, e, row.ID)

@@ -9,6 +9,13 @@ import (
 	"signet/ca"
 )
 
+// keptUp is the condition that the lists of a CA a must be kept up.
+const keptUp = `a.state IN ('valid', 'revoked') AND a.not_after >= @now AND a.key_destroyed_at IS NULL
+		AND (a.deleted_at IS NULL
+			OR EXISTS (SELECT 1 FROM certificates unexpired WHERE unexpired.issuer_id = a.id AND unexpired.not_after >= @now)
+			OR EXISTS (SELECT 1 FROM certificate_authorities child
+				WHERE child.parent_id = a.id AND child.serial IS NOT NULL AND child.not_after >= @now))`
+
 // scopesSQL finds the lists that must be kept up, and what there is of each: a row for the current list and one for the
 // last, which may be the same one or missing. Whatever may be served is kept, and is found through the index of what is.
 const scopesSQL = `
@@ -23,11 +30,7 @@ WITH scope AS MATERIALIZED (
 	FROM certificate_authorities a
 	JOIN crl_scopes s ON s.ca_id = a.id
 	CROSS JOIN (SELECT false AS delta UNION ALL SELECT true) d
-	WHERE (@every OR a.id IN @ids) AND a.state IN ('valid', 'revoked') AND a.not_after >= @now AND a.key_destroyed_at IS NULL
-		AND (a.deleted_at IS NULL
-			OR EXISTS (SELECT 1 FROM certificates c WHERE c.issuer_id = a.id AND c.not_after >= @now)
-			OR EXISTS (SELECT 1 FROM certificate_authorities child
-				WHERE child.parent_id = a.id AND child.serial IS NOT NULL AND child.not_after >= @now))
+	WHERE (@every OR a.id IN @ids) AND ` + keptUp + `
 )
 SELECT scope.ca_id, scope.shard, scope.delta, scope.changed, scope.serving, scope.last,
 	l.number, l.base_number, l.state, l.attempts, l.this_update, l.next_update, l.sequence, l.entries, l.size, l.sha256

@@ -18,57 +18,34 @@ func (s *search) hasName() string {
 	return "strpos(names, ?) > 0"
 }
 
-// estimate is what a sample says of a query: the oldest and the newest certificates.
-type estimate struct {
-	first, last int64 // ids of all
-	indexed     bool  // the index of names exists
-	piece       string
-	scan, fetch float64 // what it costs to find the page by looking through certificates, and by reading all that have the piece
+// NamesIndexed reports whether searches for names have their index. PostgreSQL makes it with the extension pg_trgm; SQLite, which
+// is for thousands of certificates, has none and needs none.
+func (db *DB) NamesIndexed(ctx context.Context) (indexed bool, err error) {
+	if db.dialect == onSQLite {
+		return true, nil
+	}
+	err = db.read(ctx, "NamesIndexed", func(q *gorm.DB) error {
+		return q.Raw("SELECT to_regclass('certificates_names') IS NOT NULL").Scan(&indexed).Error
+	})
+	return indexed, err
 }
 
-const sampled = 500 // from each end
+// The indexes certificates_listing and certificates_long have the certificates by the length of their names: these conditions find them.
+const (
+	shortNames = "octet_length(names) <= 2000"
+	longNames  = "octet_length(names) > 2000"
+)
 
-func (s *search) estimate(ctx context.Context) (e estimate, err error) {
-	parts := pieces(s.filter.Query)
-	match := both(s.match, s.scope).and(s.hasName(), s.filter.Query)
-	args := match.args
-	text := `SELECT (SELECT coalesce(min(id), 0) FROM certificates WHERE id > ?), (SELECT coalesce(max(id), 0) FROM certificates),
-		to_regclass('certificates_names') IS NOT NULL, count(*), count(*) FILTER (WHERE ` + match.String() + `)`
-	for _, piece := range parts {
-		text += ", count(*) FILTER (WHERE strpos(names, ?) > 0)"
-		args = append(args, piece)
-	}
-	const columns = "SELECT id, issuer_id, organization_id, created_by, state, not_after, names FROM certificates ORDER BY id "
-	text += " FROM ((" + columns + "LIMIT ?) UNION ALL (" + columns + "DESC LIMIT ?)) certificates"
-	args = append(append([]any{s.page.After}, args...), sampled, sampled)
-	rows, err := s.db.query(ctx, s.q, text, args...)
-	if err != nil {
-		return e, err
-	}
-	defer rows.Close()
-	var size, matching int64
-	having := make([]int64, len(parts))
-	into := []any{&e.first, &e.last, &e.indexed, &size, &matching}
-	for i := range having {
-		into = append(into, &having[i])
-	}
-	for rows.Next() {
-		if err := rows.Scan(into...); err != nil {
-			return e, err
+// everyName selects what matches, from the index of short names and from that of long ones.
+func everyName(columns string, match condition, end string, argument ...any) (text string, args []any) {
+	for _, length := range []string{shortNames, longNames} {
+		if text != "" {
+			text += " UNION ALL "
 		}
+		text += "(SELECT " + columns + " FROM certificates WHERE " + match.and(length).String() + end + ")"
+		args = append(append(args, match.args...), argument...)
 	}
-	all := float64(e.last - e.first + 1)
-	share := func(n int64) float64 { return (float64(n) + 0.5) / float64(size+1) }
-	e.scan = min(all, float64(s.want())/share(matching))
-	rarest := int64(-1)
-	for i, n := range having {
-		if rarest < 0 || n < rarest || n == rarest && trigrams(parts[i]) > trigrams(e.piece) {
-			rarest, e.piece = n, parts[i]
-			e.fetch = share(n) * all * fetchCost
-		}
-	}
-	e.indexed = e.indexed && rarest >= 0
-	return e, rows.Err()
+	return text, args
 }
 
 // named reads the page of what has a part of a name, or this serial number.
@@ -119,8 +96,9 @@ func (s *search) scan(ctx context.Context, e estimate) (ids []int64, total ca.To
 			return append(ids, rest...), all, err
 		}
 		c := match.and("id > ?", from).and("id <= ?", from+step)
-		found, err := column[int64](ctx, s.db, s.q, "SELECT id FROM certificates WHERE "+c.String()+" ORDER BY id LIMIT ?",
-			append(c.args, s.want()-len(ids))...)
+		left := s.want() - len(ids)
+		text, args := everyName("id", c, " ORDER BY id LIMIT ?", left)
+		found, err := column[int64](ctx, s.db, s.q, text+" ORDER BY id LIMIT ?", append(args, left)...)
 		if err != nil {
 			return nil, total, err
 		}
@@ -134,14 +112,14 @@ func (s *search) scan(ctx context.Context, e estimate) (ids []int64, total ca.To
 		return nil, total, err
 	}
 	c := match.and("id < ?", first+block)
-	n, err := s.db.number(ctx, s.q, "SELECT count(*) FROM certificates WHERE "+c.String(), c.args...)
+	text, args := everyName("1", c, "")
+	n, err := s.db.number(ctx, s.q, "SELECT count(*) FROM ("+text+") found", args...)
 	return ids, ca.Total{N: n, AtLeast: e.last >= first+block}, err
 }
 
 // fetch reads every certificate that the index finds by a piece, and takes those after an id that match.
 func (s *search) fetch(ctx context.Context, piece string, after int64) (ids []int64, total ca.Total, err error) {
-	c := condition{}.and("names LIKE ?", likePattern(piece)).and(s.hasName(), s.filter.Query)
-	c = both(both(c, s.match), s.scope)
+	c := both(both(condition{}.and(s.hasName(), s.filter.Query), s.match), s.scope)
 	err = s.q.Transaction(func(tx *gorm.DB) error {
 		// The planner does not know how rare a piece is.
 		const onlyBitmaps = `SELECT 0 FROM (SELECT set_config('enable_seqscan', 'off', true), set_config('enable_indexscan', 'off', true),
@@ -149,9 +127,10 @@ func (s *search) fetch(ctx context.Context, piece string, after int64) (ids []in
 		if _, err := s.db.number(ctx, tx, onlyBitmaps); err != nil {
 			return err
 		}
-		found, err := column[int64](ctx, s.db, tx, `WITH found AS MATERIALIZED (SELECT id FROM certificates WHERE `+c.String()+`)
+		found, err := column[int64](ctx, s.db, tx, `WITH found AS MATERIALIZED (
+				SELECT id FROM (SELECT * FROM certificates WHERE names LIKE ? OFFSET 0) certificates WHERE `+c.String()+`)
 			SELECT -count(*) AS id FROM found UNION ALL (SELECT id FROM found WHERE id > ? ORDER BY id LIMIT ?) ORDER BY id`,
-			append(c.args, after, s.want())...)
+			append(append([]any{likePattern(piece)}, c.args...), after, s.want())...)
 		if err == nil {
 			ids, total = found[1:], ca.Total{N: -found[0]}
 		}

@@ -3,6 +3,7 @@ package store_test
 import (
 	"context"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -19,7 +20,7 @@ import (
 const many = 30_000 // several blocks, and more than are counted
 
 // manyCertificates are of three issuers, of which one is deleted, four organizations and ten creators. The first two thirds have
-// expired, the last ones are the only ones that are called late.
+// expired, the last ones are the only ones that are called late; a few have 100 more names than others.
 const manyCertificates = `
 INSERT INTO certificates (issuer_id, common_name, subject_dn, type, key_type, key_size, valid_days, organization_id, created_by, serial, der,
 	not_before, not_after, state, revoked_at, created_at, updated_at, names)
@@ -28,6 +29,7 @@ SELECT 1 + i % 3, 'x', 'CN=x', 'server', 'ec', 256, 1, nullif(i % 5, 0), nullif(
 	CASE WHEN i % 20 = 7 THEN timestamptz '2026-01-01' END, '2026-01-01', '2026-01-01',
 	'host' || i || '.example.com' || CASE WHEN i % 2 = 0 THEN E'\nwww.shop.example' ELSE '' END
 		|| CASE WHEN i > 25000 THEN E'\nlate.example' ELSE '' END || CASE WHEN i % 1000 = 3 THEN E'\nzürich_100%.example' ELSE '' END
+		|| CASE WHEN i % 400 = 9 THEN (SELECT string_agg(E'\n' || md5((i * 1000 + k)::text) || '.long.example', '') FROM generate_series(1, 100) k) ELSE '' END
 FROM generate_series(1, 30000) AS i;
 INSERT INTO certificate_counts (issuer_id, organization_id, created_by, state, stripe, n)
 SELECT issuer_id, coalesce(organization_id, 0), coalesce(created_by, 0), state, 0, count(*) FROM certificates GROUP BY 1, 2, 3, 4`
@@ -89,7 +91,7 @@ func TestPagesOfManyAreWhatMatches(t *testing.T) {
 	if _, err := conn.Exec(ctx, "DROP INDEX certificates_names"); err != nil {
 		t.Fatal(err)
 	}
-	t.Run("without it", func(t *testing.T) { pagesOfMany(t, db, all, deleted) })
+	t.Run("without it", func(t *testing.T) { pagesOfMany(t, open(t, store.Config{URL: url}), all, deleted) })
 	if _, err := conn.Exec(ctx, "CREATE INDEX certificates_names ON certificates USING gin (names gin_trgm_ops)"); err != nil {
 		t.Fatal(err) // the database may serve another test
 	}
@@ -105,7 +107,8 @@ func pagesOfMany(t *testing.T, db *store.DB, all []manyRow, deleted int64) {
 				{}, {Status: "valid"}, {Status: "expired"}, {Status: "revoked"}, {ExpiresBefore: &week}, {Status: "valid", ExpiresBefore: &week},
 				{Status: "revoked", ExpiresBefore: &week}, {Query: "www.shop"}, {Query: "host77"}, {Query: "host777.example.com"}, {Query: "late"},
 				{Query: "t7"}, {Query: "none.such"}, {Query: "com.example"}, {Query: "_100%."}, {Query: "zürich"}, {Query: "777.e", Status: "valid"},
-				{Query: "www.shop", Status: "revoked"}, {Query: "late", Status: "expired"}, {Query: all[4].serial}, {Serial: all[10].serial},
+				{Query: "www.shop", Status: "revoked"}, {Query: "late", Status: "expired"}, {Query: all[4].serial},
+				{Query: "long.example"}, {Query: "long.example", Status: "expired"}, {Query: "münchen"}, {Query: "zürich_100"}, {Serial: all[10].serial},
 			} {
 				f.Scope, f.IssuerID, f.Now = scope, issuer, late
 				var want []int64
@@ -146,4 +149,46 @@ func checkPage(t *testing.T, db *store.DB, f ca.CertificateFilter, p ca.Page, wa
 	if total.AtLeast && (total.N > n || total.N < int64(len(found))) || !total.AtLeast && total.N != n {
 		t.Errorf("%s: total %+v, want %d", name, total, n)
 	}
+}
+
+func TestACertificateWithAThousandNamesIsKeptAndFound(t *testing.T) {
+	onEach(t, func(t *testing.T, db *store.DB) {
+		ctx := t.Context()
+		c := draft(validCA(t, db))
+		for range 1000 { // which no compression makes shorter
+			c.Names += fmt.Sprintf("%016x%016x%016x.example\n", rand.Uint64(), rand.Uint64(), rand.Uint64())
+		}
+		c.Names += "last.example"
+		id, err := db.Reserve(ctx, c, reserved)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := db.Complete(ctx, id, []byte("certificate"), nil, audit.Event{Action: audit.CertCreate}); err != nil {
+			t.Fatal(err)
+		}
+		f := ca.CertificateFilter{Scope: ca.Scope{All: true}, Query: "last.example"}
+		checkPage(t, db, f, ca.Page{Limit: 10}, []int64{id})
+	})
+}
+
+func TestRecordsAreLeftOutToTheLast(t *testing.T) {
+	onEach(t, func(t *testing.T, db *store.DB) {
+		ctx := t.Context()
+		id, err := db.Reserve(ctx, draft(validCA(t, db)), reserved)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := db.Complete(ctx, id, []byte("certificate"), nil, audit.Event{Action: audit.CertCreate}); err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range []ca.CertificateFilter{{}, {Status: "valid"}, {Query: "example"}, {Query: "e"}, {Serial: "ff"}} {
+			f.Scope = ca.Scope{All: true}
+			if all, _, err := db.Certificates(ctx, f, ca.Page{Limit: 10, Skip: math.MaxInt}); err != nil || len(all) > 0 {
+				t.Errorf("%+v: %d certificates, %v", f, len(all), err)
+			}
+		}
+		if all, total, err := db.AuditLog(ctx, audit.Filter{Limit: 10, Skip: math.MaxInt}); err != nil || len(all) > 0 || total.N == 0 {
+			t.Errorf("%d entries of %+v, %v", len(all), total, err)
+		}
+	})
 }

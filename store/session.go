@@ -9,7 +9,6 @@ import (
 
 	"signet/audit"
 	"signet/fault"
-	"signet/idempotency"
 	"signet/identity"
 )
 
@@ -155,9 +154,6 @@ func (db *DB) Prune(ctx context.Context, now time.Time) error {
 			return err
 		}
 		if err := tx.Where("expires_at < ?", at(now)).Delete(&revokedTokenRow{}).Error; err != nil {
-			return err
-		}
-		if err := tx.Exec("DELETE FROM idempotency_keys WHERE claimed_at <= ?", at(now.Add(-idempotency.Lifetime))).Error; err != nil {
 			return err
 		}
 		return tx.Exec("DELETE FROM login_attempts WHERE opened_at <= ?", at(now.Add(-longestWindow))).Error

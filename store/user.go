@@ -11,6 +11,7 @@ import (
 
 	"signet/audit"
 	"signet/fault"
+	"signet/idempotency"
 	"signet/identity"
 	"signet/policy"
 )
@@ -125,7 +126,7 @@ func (db *DB) createUser(ctx context.Context, op string, u identity.User, e audi
 		if err := tx.Create(&row).Error; err != nil {
 			return userError(err)
 		}
-		if err := db.useClaim(ctx, tx, row.ID); err != nil {
+		if err := fulfil(tx, idempotency.From(ctx), row.ID); err != nil {
 			return err
 		}
 		return db.append(tx, e, row.ID)

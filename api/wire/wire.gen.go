@@ -47,6 +47,7 @@ const (
 	AuditActionResponderAbandon      AuditAction = "responder_abandon"
 	AuditActionResponderCreate       AuditAction = "responder_create"
 	AuditActionResponderReserve      AuditAction = "responder_reserve"
+	AuditActionRetention             AuditAction = "retention"
 	AuditActionSessionsInvalidate    AuditAction = "sessions_invalidate"
 	AuditActionTokenPin              AuditAction = "token_pin"
 	AuditActionTokenRefresh          AuditAction = "token_refresh"
@@ -133,6 +134,8 @@ func (e AuditAction) Valid() bool {
 	case AuditActionResponderCreate:
 		return true
 	case AuditActionResponderReserve:
+		return true
+	case AuditActionRetention:
 		return true
 	case AuditActionSessionsInvalidate:
 		return true
@@ -1253,7 +1256,7 @@ type ListCAsParams struct {
 
 // CreateCAParams defines parameters for CreateCA.
 type CreateCAParams struct {
-	// IdempotencyKey A name of your choice for this request. For 24 hours, a repetition with the same key and the same body creates nothing and is answered with what the first one created; with another body it is 422, and while the first one is at work 409. A request that fails leaves its key free. Keys of different users are different. Ignored without authentication.
+	// IdempotencyKey A name of your choice for this request, of 1 to 255 printable ASCII characters, bare or as a quoted string. For 24 hours, a repetition with the same key, query and body creates nothing and is answered with what the first one created; with another query or body it is 422, and while the first one is at work 409. A request that fails leaves its key free. Keys of different users are different. Ignored without authentication.
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
@@ -1310,13 +1313,13 @@ type IssueCertificateParams struct {
 	// CAID The CA that issues.
 	CAID IssuingCA `form:"ca_id" json:"ca_id"`
 
-	// IdempotencyKey A name of your choice for this request. For 24 hours, a repetition with the same key and the same body creates nothing and is answered with what the first one created; with another body it is 422, and while the first one is at work 409. A request that fails leaves its key free. Keys of different users are different. Ignored without authentication.
+	// IdempotencyKey A name of your choice for this request, of 1 to 255 printable ASCII characters, bare or as a quoted string. For 24 hours, a repetition with the same key, query and body creates nothing and is answered with what the first one created; with another query or body it is 422, and while the first one is at work 409. A request that fails leaves its key free. Keys of different users are different. Ignored without authentication.
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
 // SignCSRParams defines parameters for SignCSR.
 type SignCSRParams struct {
-	// IdempotencyKey A name of your choice for this request. For 24 hours, a repetition with the same key and the same body creates nothing and is answered with what the first one created; with another body it is 422, and while the first one is at work 409. A request that fails leaves its key free. Keys of different users are different. Ignored without authentication.
+	// IdempotencyKey A name of your choice for this request, of 1 to 255 printable ASCII characters, bare or as a quoted string. For 24 hours, a repetition with the same key, query and body creates nothing and is answered with what the first one created; with another query or body it is 422, and while the first one is at work 409. A request that fails leaves its key free. Keys of different users are different. Ignored without authentication.
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
@@ -1334,7 +1337,7 @@ type ListOrganizationsParams struct {
 
 // CreateOrganizationParams defines parameters for CreateOrganization.
 type CreateOrganizationParams struct {
-	// IdempotencyKey A name of your choice for this request. For 24 hours, a repetition with the same key and the same body creates nothing and is answered with what the first one created; with another body it is 422, and while the first one is at work 409. A request that fails leaves its key free. Keys of different users are different. Ignored without authentication.
+	// IdempotencyKey A name of your choice for this request, of 1 to 255 printable ASCII characters, bare or as a quoted string. For 24 hours, a repetition with the same key, query and body creates nothing and is answered with what the first one created; with another query or body it is 422, and while the first one is at work 409. A request that fails leaves its key free. Keys of different users are different. Ignored without authentication.
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
@@ -1364,7 +1367,7 @@ type ListUsersParams struct {
 
 // CreateUserParams defines parameters for CreateUser.
 type CreateUserParams struct {
-	// IdempotencyKey A name of your choice for this request. For 24 hours, a repetition with the same key and the same body creates nothing and is answered with what the first one created; with another body it is 422, and while the first one is at work 409. A request that fails leaves its key free. Keys of different users are different. Ignored without authentication.
+	// IdempotencyKey A name of your choice for this request, of 1 to 255 printable ASCII characters, bare or as a quoted string. For 24 hours, a repetition with the same key, query and body creates nothing and is answered with what the first one created; with another query or body it is 422, and while the first one is at work 409. A request that fails leaves its key free. Keys of different users are different. Ignored without authentication.
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 
 	// XBootstrapToken One-time token for the first user from a remote address.

@@ -33,6 +33,8 @@ type Memory struct {
 	leases       map[string]lease
 	notices      notices
 	trail        []audit.Entry
+
+	lastCertificate, lastEntry int64 // ids, of which none is used again
 }
 
 // authority is a CA and what it revoked and published.
@@ -88,7 +90,8 @@ func (m *Memory) append(e audit.Event, id int64) {
 }
 
 func (m *Memory) record(e audit.Event) {
-	m.trail = append(m.trail, audit.Entry{ID: int64(len(m.trail)) + 1, CreatedAt: m.now(), Event: e})
+	m.lastEntry++
+	m.trail = append(m.trail, audit.Entry{ID: m.lastEntry, CreatedAt: m.now(), Event: e})
 }
 
 func exists(s ca.State) bool { return s == ca.Valid || s == ca.Revoked }
@@ -266,7 +269,8 @@ func (m *Memory) Reserve(ctx context.Context, c ca.Certificate, e audit.Event) (
 	case m.serialTaken(c.IssuerID, c.Serial):
 		return 0, fault.New(fault.Conflict, "Serial number is already in use")
 	}
-	c.ID, c.State = int64(len(m.certificates))+1, ca.Pending
+	m.lastCertificate++
+	c.ID, c.State = m.lastCertificate, ca.Pending
 	c.PublicKeySHA256, c.DER, c.SealedKey, c.Revocation = nil, nil, nil, ca.Revocation{}
 	c.NotBefore, c.NotAfter = instant(c.NotBefore), instant(c.NotAfter)
 	c.CreatedAt, c.UpdatedAt = m.dates(c.CreatedAt)

@@ -81,8 +81,7 @@ func (m *Memory) ListScopes(ctx context.Context, now time.Time, caIDs ...int64) 
 	now = instant(now)
 	var all []ca.ScopeState
 	for _, a := range byID(m.authorities, authorityID, func(a *authority) bool {
-		return exists(a.State) && a.KeyDestroyedAt == nil && !a.NotAfter.Before(now) && (a.DeletedAt == nil || m.hasUnexpired(a.ID, now)) &&
-			(len(caIDs) == 0 || slices.Contains(caIDs, a.ID))
+		return m.keptUp(a, now) && (len(caIDs) == 0 || slices.Contains(caIDs, a.ID))
 	}) {
 		for _, shard := range slices.Sorted(maps.Keys(a.shards)) {
 			for _, delta := range []bool{false, true} {
@@ -95,6 +94,11 @@ func (m *Memory) ListScopes(ctx context.Context, now time.Time, caIDs ...int64) 
 		}
 	}
 	return all, nil
+}
+
+// keptUp reports whether the lists of a CA must be kept up.
+func (m *Memory) keptUp(a *authority, now time.Time) bool {
+	return exists(a.State) && a.KeyDestroyedAt == nil && !a.NotAfter.Before(now) && (a.DeletedAt == nil || m.hasUnexpired(a.ID, now))
 }
 
 // hasUnexpired reports whether anything the CA signed, or may have signed, has not expired.

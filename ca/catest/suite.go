@@ -41,6 +41,7 @@ func Suite(t *testing.T, newStore func(t *testing.T) ca.Store) {
 		"proof":       proofTests,
 		"adopt":       adoptTests,
 		"seal":        sealTests,
+		"retention":   retentionTests,
 	}
 	for group, cases := range tests {
 		for name, test := range cases {

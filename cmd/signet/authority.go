@@ -24,6 +24,7 @@ func (c *Config) authority() ca.Config {
 		o.ClientRate = float64(c.OCSPRate.Attempts) / c.OCSPRate.Per.Seconds()
 	}
 	return ca.Config{
+		Retention: c.retention(), Archive: c.archive(),
 		RecordAge:   recordAge,
 		CRLValidity: c.CRLValidity, CRLRefresh: c.CRLRefresh, CRLOverlap: c.CRLOverlap, CRLCoalesce: c.CRLCoalesce,
 		KeysAhead: c.KeysAhead, LeaseTTL: c.LeaseTTL, OCSP: o, DrillInterval: c.KeyDrillInterval, Version: programVersion(),

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -26,10 +28,11 @@ type program struct {
 	stdout, stderr io.Writer
 	now            func() time.Time
 
-	// What stands between the certificate authority and its database and token. The command sets neither; the crash
+	// What stands between the certificate authority and its database and token. The command sets none; the crash
 	// tests end the process in between.
-	wrapStore func(ca.Store) ca.Store
-	wrapKeys  func(ca.Keys) ca.Keys
+	wrapStore  func(ca.Store) ca.Store
+	wrapKeys   func(ca.Keys) ca.Keys
+	wrapClaims func(api.Claims) api.Claims
 }
 
 // server is a program whose parts are open and joined.
@@ -116,11 +119,17 @@ func (p *program) build(ctx context.Context, log *slog.Logger, addr net.Addr) (_
 		},
 		observe: s.metrics.component,
 	}
+	claimSecret, err := hkdf.Key(sha256.New, secret, nil, "signet idempotency claims", sha256.Size)
+	if err != nil {
+		return nil, fmt.Errorf("derive secret of idempotency claims: %w", err)
+	}
 	s.handler = traffic.watch(api.New(api.Config{
 		CA: s.authority, Identity: s.people, Ready: s.ready.Check, Logger: log, Now: p.now,
 		Metrics: s.metrics.registry, HideMetrics: c.MetricsListen != "",
-		LoginRate: api.Rate(c.LoginRate), Logins: s.db, Keys: s.db,
+		LoginRate: api.Rate(c.LoginRate), Logins: s.db,
+		MaxIssuing:     c.maxIssuing(),
 		TrustedProxies: c.TrustedProxies,
+		Claims:         p.claims(s.db), ClaimSecret: claimSecret,
 	}))
 	return s, nil
 }
@@ -128,6 +137,13 @@ func (p *program) build(ctx context.Context, log *slog.Logger, addr net.Addr) (_
 func (p *program) store(db *store.DB) ca.Store {
 	if p.wrapStore != nil {
 		return p.wrapStore(db)
+	}
+	return db
+}
+
+func (p *program) claims(db *store.DB) api.Claims {
+	if p.wrapClaims != nil {
+		return p.wrapClaims(db)
 	}
 	return db
 }

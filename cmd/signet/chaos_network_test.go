@@ -162,7 +162,6 @@ func (b *balancer) RoundTrip(r *http.Request) (response *http.Response, err erro
 type visitor struct {
 	url, address    string
 	access, refresh string
-	key             string // Idempotency-Key
 }
 
 var visits = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
@@ -183,9 +182,6 @@ func (v *visitor) ask(method, path string, body any) (status int, answer object,
 	}
 	request.Header.Set("Content-Type", kind)
 	request.Header.Set("X-Forwarded-For", v.address)
-	if v.key != "" {
-		request.Header.Set("Idempotency-Key", v.key)
-	}
 	if v.access != "" {
 		request.Header.Set("Authorization", "Bearer "+v.access)
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"signet/ca"
 	"signet/notify"
 )
 
@@ -30,6 +31,9 @@ type Config struct {
 	TLSKey          string        `name:"tls-key" env:"SIGNET_TLS_KEY" placeholder:"FILE" group:"Server" help:"PEM private key of --tls-cert."`
 	TrustedProxies  networks      `name:"trusted-proxies" env:"SIGNET_TRUSTED_PROXIES" placeholder:"CIDR,…" group:"Server" help:"Networks or addresses of the reverse proxies whose X-Forwarded-For names the client, for the login limit, the log and the audit trail. Default: none; the client is whoever connects."`
 	ShutdownTimeout time.Duration `name:"shutdown-timeout" env:"SIGNET_SHUTDOWN_TIMEOUT" default:"30s" group:"Server" help:"How long requests in flight may take to finish after SIGTERM."`
+
+	MaxConnections int `name:"max-connections" env:"SIGNET_MAX_CONNECTIONS" default:"0" placeholder:"N" group:"Server" help:"Connections at once. A further one takes the place of the one that has been idle or slow for longest. 0 means 4096, or what the limit of open files leaves."`
+	MaxIssuing     int `name:"max-issuing" env:"SIGNET_MAX_ISSUING" default:"0" placeholder:"N" group:"Server" help:"Requests for certificates that are worked on at once; as many wait for a moment, or four times as many in a burst, and others are answered 503 with Retry-After. 0 means two for each session that the tokens may have."`
 
 	DatabaseURL          string `name:"database-url" env:"SIGNET_DATABASE_URL" placeholder:"URL" group:"Database" help:"postgres://USER@HOST/NAME or sqlite:PATH. Default: SQLite in the data folder."`
 	DatabasePasswordFile string `name:"database-password-file" env:"SIGNET_DATABASE_PASSWORD_FILE" placeholder:"FILE" group:"Database" help:"File with the password for a postgres:// URL, so that it need not stand in the URL."`
@@ -60,6 +64,10 @@ type Config struct {
 	OCSPCache             int           `name:"ocsp-cache" env:"SIGNET_OCSP_CACHE" default:"65536" placeholder:"N" group:"Revocation" help:"OCSP answers that are held in memory, about 1 KiB each. Others are read from the database."`
 	OCSPSigners           int           `name:"ocsp-signers" env:"SIGNET_OCSP_SIGNERS" default:"0" placeholder:"N" group:"Revocation" help:"OCSP answers that are signed at once, so that a flood leaves the token to issuance; 0 means half as many as processors."`
 	OCSPRate              rate          `name:"ocsp-rate" env:"SIGNET_OCSP_RATE" default:"20/second" placeholder:"N/PERIOD" group:"Revocation" help:"OCSP answers with a nonce, for several certificates or for unknown serial numbers that are signed for one client address: N/second, N/minute, N/hour, or off. Other answers are signed once and given to everybody."`
+
+	RetainExpired time.Duration `name:"retain-expired" env:"SIGNET_RETAIN_EXPIRED" default:"0" group:"Retention" help:"How long certificates are kept after their notAfter, with their private keys and entries in the ledger, and what is known of revocation lists after their nextUpdate. OCSP then says unknown. 24h or longer; 0 is for ever."`
+	RetainAudit   time.Duration `name:"retain-audit" env:"SIGNET_RETAIN_AUDIT" default:"0" group:"Retention" help:"How long entries of the audit trail are kept. Those that tell of a removal stay. 24h or longer; 0 is for ever."`
+	RetainArchive string        `name:"retain-archive" env:"SIGNET_RETAIN_ARCHIVE" placeholder:"DIR" group:"Retention" help:"Folder that keeps what is removed, as JSON lines in gzip, without private keys. Default: it is gone."`
 
 	SecretKeyFile                    string        `name:"secret-key-file" env:"SIGNET_SECRET_KEY_FILE" placeholder:"FILE" group:"Accounts" help:"File with the HS256 secret of access tokens, at least 32 characters; SIGNET_SECRET_KEY is accepted instead. Replicas share it. Default: made and kept in the data folder."`
 	LoginRate                        rate          `name:"login-rate" env:"SIGNET_LOGIN_RATE" default:"5/minute" placeholder:"N/PERIOD" group:"Accounts" help:"Login attempts allowed to one client address: N/second, N/minute, N/hour, or off."`
@@ -99,6 +107,8 @@ func (c *Config) check() error {
 		return usagef("--pkcs11-init-args needs --pkcs11-module")
 	case len(c.PKCS11Token) > 32: // PKCS#11 2.40, section 3.2: CK_TOKEN_INFO.label
 		return usagef("--pkcs11-token %q has more than 32 bytes", c.PKCS11Token)
+	case c.MaxConnections < 0 || c.MaxIssuing < 0:
+		return usagef("--max-connections and --max-issuing must not be negative")
 	case c.PKCS11MaxSessions < 0:
 		return usagef("--pkcs11-max-sessions must not be negative")
 	case c.CRLRefresh+c.CRLOverlap >= c.CRLValidity:
@@ -115,6 +125,8 @@ func (c *Config) check() error {
 		return usagef("--keys-ahead must be between 0 and 10000")
 	case c.KeyDrillInterval < 0:
 		return usagef("--key-drill-interval must not be negative")
+	case c.RetainExpired != 0 && c.RetainExpired < ca.MinRetention || c.RetainAudit != 0 && c.RetainAudit < ca.MinRetention:
+		return usagef("--retain-expired and --retain-audit must be 24h or longer, or 0")
 	case c.PasswordCost < 4 || c.PasswordCost > 31:
 		return usagef("--password-cost must be between 4 and 31")
 	}

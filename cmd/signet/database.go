@@ -23,6 +23,12 @@ func openDatabase(ctx context.Context, c *Config, log *slog.Logger, now func() t
 	if err := db.Migrate(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
+	if indexed, err := db.NamesIndexed(ctx); err != nil {
+		return nil, errors.Join(err, db.Close())
+	} else if !indexed {
+		log.Warn("the database has no index of names, because it lacks pg_trgm or the right to use it: searches look through all certificates",
+			"see", "docs/size.md")
+	}
 	return db, nil
 }
 

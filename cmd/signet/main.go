@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"github.com/alecthomas/kong"
 )
@@ -37,15 +38,16 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 
 // commands is the command line. The words after it are each command's help.
 type commands struct {
-	Serve    serveCommand     `cmd:"" help:"Run the certificate authority."`
-	User     userCommands     `cmd:"" help:"Manage accounts, directly in the server's database."`
-	Evidence evidenceCommands `cmd:"" help:"Check what a server says of its CA keys, offline."`
-	Token    tokenCommands    `cmd:"" help:"Look after the tokens and the keys in them that are Signet's own, on the server itself."`
-	Key      keyCommands      `cmd:"" help:"Look after the keys in the tokens, on the server itself."`
-	CA       caCommands       `cmd:"" name:"ca" help:"Make CAs of keys that exist already, on the server itself."`
-	Migrate  migrateCommand   `cmd:"" help:"Bring the database to this program's schema and print its version."`
-	Health   healthCommand    `cmd:"" help:"Ask a running server whether it is ready; exit code 1 when it is not."`
-	Version  versionCommand   `cmd:"" help:"Print the version."`
+	Serve     serveCommand      `cmd:"" help:"Run the certificate authority."`
+	User      userCommands      `cmd:"" help:"Manage accounts, directly in the server's database."`
+	Evidence  evidenceCommands  `cmd:"" help:"Check what a server says of its CA keys, offline."`
+	Token     tokenCommands     `cmd:"" help:"Look after the tokens and the keys in them that are Signet's own, on the server itself."`
+	Key       keyCommands       `cmd:"" help:"Look after the keys in the tokens, on the server itself."`
+	CA        caCommands        `cmd:"" name:"ca" help:"Make CAs of keys that exist already, on the server itself."`
+	Retention retentionCommands `cmd:"" help:"Look after how long records are kept, directly in the server's database."`
+	Migrate   migrateCommand    `cmd:"" help:"Bring the database to this program's schema and print its version."`
+	Health    healthCommand     `cmd:"" help:"Ask a running server whether it is ready; exit code 1 when it is not."`
+	Version   versionCommand    `cmd:"" help:"Print the version."`
 
 	TokenWorker tokenWorkerCommand `cmd:"" name:"token-worker" hidden:"" help:"Started by the server, with --pkcs11-worker: run the PKCS#11 library of one token."`
 }
@@ -55,6 +57,7 @@ type invocation struct {
 	ctx            context.Context
 	stdin          io.Reader
 	stdout, stderr io.Writer
+	now            func() time.Time
 }
 
 func main() {
@@ -87,7 +90,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if err != nil {
 		return usagef("%w (see signet --help)", err)
 	}
-	return command.Run(&invocation{ctx: ctx, stdin: stdin, stdout: stdout, stderr: stderr})
+	return command.Run(&invocation{ctx: ctx, stdin: stdin, stdout: stdout, stderr: stderr, now: time.Now})
 }
 
 // newParser describes the command line. exit is called when the help was asked for and printed.

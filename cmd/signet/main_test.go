@@ -17,8 +17,10 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"signet/api"
 	"signet/audit"
 	"signet/ca"
+	"signet/idempotency"
 	"signet/store/pgtest"
 )
 
@@ -59,9 +61,10 @@ func crashMain() {
 	ahead, clockErr := time.ParseDuration(os.Getenv(crashClock))
 	p := &program{
 		config: config, stdout: os.Stdout, stderr: os.Stderr,
-		now:       func() time.Time { return time.Now().Add(ahead) },
-		wrapStore: func(s ca.Store) ca.Store { return crashStore{Store: s} },
-		wrapKeys:  func(k ca.Keys) ca.Keys { return crashKeys{Keys: k} },
+		now:        func() time.Time { return time.Now().Add(ahead) },
+		wrapStore:  func(s ca.Store) ca.Store { return crashStore{Store: s} },
+		wrapKeys:   func(k ca.Keys) ca.Keys { return crashKeys{Keys: k} },
+		wrapClaims: func(c api.Claims) api.Claims { return crashClaims{Claims: c} },
 	}
 	if err = errors.Join(err, clockErr); err == nil {
 		err = p.run(ctx)
@@ -125,6 +128,12 @@ func (s crashStore) BeginList(ctx context.Context, scope ca.ListScope, at time.T
 
 func (s crashStore) CompleteLists(ctx context.Context, lists []ca.List, e audit.Event) error {
 	return around0("CompleteLists", func() error { return s.Store.CompleteLists(ctx, lists, e) })
+}
+
+type crashClaims struct{ api.Claims }
+
+func (c crashClaims) ClaimRequest(ctx context.Context, claim idempotency.Claim) (int64, error) {
+	return around("ClaimRequest", func() (int64, error) { return c.Claims.ClaimRequest(ctx, claim) })
 }
 
 type crashKeys struct{ ca.Keys }

@@ -21,6 +21,7 @@ type metrics struct {
 	revoked   *prometheus.CounterVec
 	refused   *prometheus.CounterVec
 	published prometheus.Counter
+	removed   *prometheus.CounterVec
 	crlTime   prometheus.Histogram
 	drills    *prometheus.CounterVec
 	locks     *prometheus.CounterVec
@@ -58,6 +59,7 @@ func newMetrics() *metrics {
 		revoked:   counter("signet_certificates_revoked_total", "Certificates revoked, by CRLReason (RFC 5280, section 5.3.1).", "reason"),
 		refused:   counter("signet_requests_refused_total", "Requests refused, by the step that refused.", "step"),
 		published: prometheus.NewCounter(prometheus.CounterOpts{Name: "signet_crl_published_total", Help: "Revocation lists signed."}),
+		removed:   counter("signet_records_removed_total", "Records whose retention was over, removed by this replica.", "kind"),
 		crlTime: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "signet_crl_publish_seconds", Help: "Time to sign and store a revocation list.", Buckets: latencyBuckets}),
 		drills:    counter("signet_ca_key_drills_total", "Attacks on CA keys, by what caused them and the grade that followed.", "trigger", "grade"),
@@ -79,7 +81,7 @@ func newMetrics() *metrics {
 	}
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "signet_build_info", Help: "1, with the version as a label."}, []string{"version"})
 	build.WithLabelValues(programVersion()).Set(1)
-	m.registry.MustRegister(m.issued, m.revoked, m.refused, m.published, m.crlTime, m.drills, m.locks, m.failures, m.tokenOps, m.tokenTime,
+	m.registry.MustRegister(m.issued, m.revoked, m.refused, m.published, m.removed, m.crlTime, m.drills, m.locks, m.failures, m.tokenOps, m.tokenTime,
 		m.sessions, m.tokenUp, m.healed, m.database, m.ready, m.answers, m.webhook, m.leafKeys, m.keysAhead, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.startAtZero()
@@ -97,9 +99,12 @@ func (m *metrics) startAtZero() {
 	for _, state := range lockStates {
 		m.locks.WithLabelValues(state)
 	}
-	tasks := []string{"crl", "feed", "lease", "reconcile", "prune", "drill", "responder", "ocsp", "presign", "outlook", "notices", "webhook", "keys-ahead"}
+	tasks := []string{"crl", "feed", "lease", "reconcile", "prune", "drill", "responder", "ocsp", "presign", "outlook", "notices", "webhook", "keys-ahead", "retention"}
 	for _, task := range tasks {
 		m.failures.WithLabelValues(task)
+	}
+	for _, kind := range ca.RecordKinds {
+		m.removed.WithLabelValues(string(kind))
 	}
 	for _, outcome := range []string{"cached", "signed", "unknown", "refused"} {
 		m.answers.WithLabelValues(outcome)
@@ -133,9 +138,19 @@ func (m *metrics) hooks(failed func(task string, err error)) ca.Hooks {
 		KeysAhead: func(size, n int) {
 			m.keysAhead.WithLabelValues(string(policy.RSA), strconv.Itoa(size)).Set(float64(n))
 		},
+		Removed:  func(kind ca.RecordKind, n int) { m.removed.WithLabelValues(string(kind)).Add(float64(n)) },
 		Answered: func(outcome string) { m.answers.WithLabelValues(outcome).Inc() },
 		Failed:   failed,
 	}
+}
+
+// watch shows how full a listener is.
+func (m *metrics) watch(l *connections) {
+	m.registry.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "signet_connections", Help: "Connections that are open on the main address."},
+			func() float64 { return float64(l.count()) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "signet_connections_shed_total", Help: "Connections that were closed to make room for new ones, and new ones for which there was none."},
+			func() float64 { return float64(l.closed.Load()) }))
 }
 
 // token observes one operation of the token.

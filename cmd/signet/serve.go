@@ -22,8 +22,16 @@ const (
 	maxHeaderBytes    = 32 << 10
 )
 
+// Limits of an HTTP/2 connection. A client that resets its streams as fast as it opens them (CVE-2023-44487) has no more
+// handlers than this running, and is disconnected when four times as many wait (net/http).
 const (
-	// pruneEvery is how often expired sessions leave the database.
+	maxStreams       = 64
+	streamBuffer     = 64 << 10 // octets of bodies that the server has not read yet
+	connectionBuffer = 4 * streamBuffer
+)
+
+const (
+	// pruneEvery is how often expired sessions and idempotency keys leave the database.
 	pruneEvery = time.Hour
 	// othersGrace is how old a reservation is at the start before another replica may call it abandoned: longer than
 	// a request has to finish its record.
@@ -54,7 +62,7 @@ func (p *program) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
-	listener, err := c.listen(ctx)
+	listener, bounded, err := c.listen(ctx)
 	if err != nil {
 		return err
 	}
@@ -64,6 +72,7 @@ func (p *program) run(ctx context.Context) (err error) {
 		if metricsListener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", c.MetricsListen); err != nil {
 			return fmt.Errorf("listen for metrics: %w", err)
 		}
+		metricsListener = boundConnections(metricsListener, min(maxScrapers, c.maxConnections()))
 		defer metricsListener.Close()
 	}
 
@@ -73,6 +82,7 @@ func (p *program) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
+	s.metrics.watch(bounded)
 
 	// 3. What the last run announced and did not complete is closed before anybody is answered, and nobody is answered
 	// with another database's token.
@@ -128,13 +138,13 @@ func serve(ctx context.Context, services []service, timeout time.Duration, log *
 	return err
 }
 
-// listen opens the main listener, with TLS when it is configured.
-func (c *Config) listen(ctx context.Context) (net.Listener, error) {
+// listen opens the main listener, with TLS when it is configured, and what bounds its connections.
+func (c *Config) listen(ctx context.Context) (net.Listener, *connections, error) {
 	var settings *tls.Config
 	if c.TLSCert != "" {
 		pair, err := tls.LoadX509KeyPair(c.TLSCert, c.TLSKey)
 		if err != nil {
-			return nil, usagef("--tls-cert and --tls-key: %w", err)
+			return nil, nil, usagef("--tls-cert and --tls-key: %w", err)
 		}
 		settings = &tls.Config{
 			Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
@@ -142,23 +152,28 @@ func (c *Config) listen(ctx context.Context) (net.Listener, error) {
 	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Listen)
 	if err != nil {
-		return nil, fmt.Errorf("listen: %w", err)
+		return nil, nil, fmt.Errorf("listen: %w", err)
 	}
+	bounded := boundConnections(listener, c.maxConnections())
 	if settings != nil {
-		listener = tls.NewListener(listener, settings)
+		return tls.NewListener(bounded, settings), bounded, nil
 	}
-	return listener, nil
+	return bounded, bounded, nil
 }
 
 func newHTTPServer(handler http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
-		Handler:           handler,
+		Handler:           working(handler),
+		ConnContext:       bind,
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerStream: streamBuffer, MaxReceiveBufferPerConnection: connectionBuffer,
+		},
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
 }
 
@@ -173,6 +188,9 @@ func (s *server) reconcile(ctx context.Context) error {
 		before = endOfTime
 		if err := s.db.EndLeases(ctx); err != nil {
 			return fmt.Errorf("end the leases of an earlier run: %w", err)
+		}
+		if err := s.db.EndClaims(ctx); err != nil {
+			return fmt.Errorf("end the claims of an earlier run: %w", err)
 		}
 	}
 	n, err := s.authority.Reconcile(ctx, before)
@@ -203,7 +221,7 @@ func (s *server) background(ctx context.Context) (wait func()) {
 			case <-ctx.Done():
 				return
 			case <-ticker.C:
-				if err := s.people.Prune(ctx); err != nil && ctx.Err() == nil {
+				if err := errors.Join(s.people.Prune(ctx), s.db.PruneClaims(ctx)); err != nil && ctx.Err() == nil {
 					s.failed("prune", err)
 				}
 			}

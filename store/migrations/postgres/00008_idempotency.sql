@@ -1,15 +1,17 @@
 -- +goose Up
 
--- What was created with an Idempotency-Key, or is being created. The fingerprint is the SHA-256 of the request.
+-- Which user sent which request under which key, and what came of it, for 24 hours. Neither key nor request can be read from it.
+-- There is no foreign key, so that a claim locks no row of users; no id of a user is given out twice.
 CREATE TABLE idempotency_keys (
-    user_id     bigint      NOT NULL REFERENCES users ON DELETE CASCADE,
-    key         text        NOT NULL,
-    fingerprint bytea       NOT NULL,
-    token       text        NOT NULL, -- of the request that has the key; another one that completes with it creates nothing
-    claimed_at  timestamptz NOT NULL,
-    done_at     timestamptz,
-    resource_id bigint,
-    PRIMARY KEY (user_id, key),
-    CHECK ((done_at IS NULL) = (resource_id IS NULL))
+    user_id    bigint      NOT NULL,
+    key_sha256 bytea       NOT NULL,
+    request    bytea       NOT NULL, -- keyed hash
+    attempt    bigint      NOT NULL, -- that has the claim
+    claimed_at timestamptz NOT NULL,
+    result_id  bigint,               -- of what was made; NULL until then
+    PRIMARY KEY (user_id, key_sha256)
+) WITH (
+    fillfactor = 80, -- each row is updated once, in place
+    autovacuum_vacuum_scale_factor = 0.05
 );
 CREATE INDEX idempotency_keys_claimed ON idempotency_keys (claimed_at);

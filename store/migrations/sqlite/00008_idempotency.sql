@@ -1,15 +1,13 @@
 -- +goose Up
 
--- What was created with an Idempotency-Key, or is being created. The fingerprint is the SHA-256 of the request.
+-- Which user sent which request under which key, and what came of it, for 24 hours. Neither key nor request can be read from it.
 CREATE TABLE idempotency_keys (
-    user_id INTEGER NOT NULL REFERENCES users ON DELETE CASCADE,
-    key TEXT NOT NULL,
-    fingerprint BLOB NOT NULL,
-    token TEXT NOT NULL, -- of the request that has the key; another one that completes with it creates nothing
+    user_id INTEGER NOT NULL,
+    key_sha256 BLOB NOT NULL,
+    request BLOB NOT NULL, -- keyed hash
+    attempt INTEGER NOT NULL, -- that has the claim
     claimed_at INTEGER NOT NULL,
-    done_at INTEGER,
-    resource_id INTEGER,
-    PRIMARY KEY (user_id, key),
-    CHECK ((done_at IS NULL) = (resource_id IS NULL))
-) STRICT;
+    result_id INTEGER, -- of what was made; NULL until then
+    PRIMARY KEY (user_id, key_sha256)
+) STRICT, WITHOUT ROWID;
 CREATE INDEX idempotency_keys_claimed ON idempotency_keys (claimed_at);
