@@ -87,21 +87,36 @@ func TestPagesOfManyAreWhatMatches(t *testing.T) {
 	if err != nil || len(all) != many {
 		t.Fatalf("%d certificates, %v", len(all), err)
 	}
-	t.Run("with the index of names", func(t *testing.T) { pagesOfMany(t, db, all, deleted) })
+	t.Run("with the index of names", func(t *testing.T) { pagesOfMany(t, db, all, deleted, scopes...) })
+	if total, err := count(t, db, ca.CertificateFilter{Scope: scopes[0], Query: "www.shop"}); err != nil || !total.AtLeast || total.N == 0 {
+		t.Errorf("total of a name that half of them have is %+v, %v", total, err)
+	}
+	if total, err := count(t, db, ca.CertificateFilter{Scope: scopes[0], Status: "expired", Now: time.Now()}); err != nil || total != (ca.Total{N: 10_000, AtLeast: true}) {
+		t.Errorf("total of what has expired is %+v, %v", total, err)
+	}
 	if _, err := conn.Exec(ctx, "DROP INDEX certificates_names"); err != nil {
 		t.Fatal(err)
 	}
-	t.Run("without it", func(t *testing.T) { pagesOfMany(t, open(t, store.Config{URL: url}), all, deleted) })
+	t.Run("without it", func(t *testing.T) { pagesOfMany(t, open(t, store.Config{URL: url}), all, deleted, scopes[:2]...) })
 	if _, err := conn.Exec(ctx, "CREATE INDEX certificates_names ON certificates USING gin (names gin_trgm_ops)"); err != nil {
 		t.Fatal(err) // the database may serve another test
 	}
 }
 
-func pagesOfMany(t *testing.T, db *store.DB, all []manyRow, deleted int64) {
+var orgOne, orgTwo = int64(1), int64(2)
+
+var scopes = []ca.Scope{{All: true}, {UserID: 7, OrganizationID: &orgTwo}, {UserID: 9}, {OrganizationID: &orgOne}, {UserID: 99}}
+
+func count(t *testing.T, db *store.DB, f ca.CertificateFilter) (ca.Total, error) {
+	_, total, err := db.Certificates(t.Context(), f, ca.Page{Limit: 1})
+	return total, err
+}
+
+func pagesOfMany(t *testing.T, db *store.DB, all []manyRow, deleted int64, scopes ...ca.Scope) {
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	one, two := int64(1), int64(2)
+	one := int64(1)
 	late, week := start.Add(20_000*time.Minute), start.Add(20_100*time.Minute)
-	for _, scope := range []ca.Scope{{All: true}, {UserID: 7, OrganizationID: &two}, {UserID: 9}, {OrganizationID: &one}, {UserID: 99}} {
+	for _, scope := range scopes {
 		for _, issuer := range []*int64{nil, &one, &deleted} {
 			for _, f := range []ca.CertificateFilter{
 				{}, {Status: "valid"}, {Status: "expired"}, {Status: "revoked"}, {ExpiresBefore: &week}, {Status: "valid", ExpiresBefore: &week},
@@ -117,7 +132,7 @@ func pagesOfMany(t *testing.T, db *store.DB, all []manyRow, deleted int64) {
 						want = append(want, r.id)
 					}
 				}
-				for _, p := range []ca.Page{{Limit: 100}, {Limit: 3, Skip: 7}, {Limit: 1000, After: all[rand.IntN(len(all))].id}, {Limit: 3000}, {Limit: 2, After: all[20_000].id, Skip: 1}} {
+				for _, p := range []ca.Page{{Limit: 100}, {Limit: 3, Skip: 7}, {Limit: 1000, After: all[rand.IntN(len(all))].id}, {Limit: 2, After: all[20_000].id, Skip: 1}} {
 					checkPage(t, db, f, p, want)
 				}
 			}
@@ -191,4 +206,53 @@ func TestRecordsAreLeftOutToTheLast(t *testing.T) {
 			t.Errorf("%d entries of %+v, %v", len(all), total, err)
 		}
 	})
+}
+
+// Clocks of replicas differ, so that ids and times have not the same order.
+const crookedTrail = `
+INSERT INTO audit_log (created_at, action, user_id, username, organization_id, resource_type, resource_id, detail, request_id, remote_addr)
+SELECT timestamptz '2026-01-01' + (i - 7 * (i % 3)) * interval '1 second', CASE WHEN i % 2 = 0 THEN 'cert_create' ELSE 'cert_reserve' END,
+	i % 4, 'u', i % 3, 'certificate', i / 2, '', '', '' FROM generate_series(1, 10100) AS i`
+
+func TestTheTrailIsReadByTime(t *testing.T) {
+	t.Parallel()
+	db := open(t, store.Config{URL: databases["PostgreSQL"](t)})
+	if err := db.Exec(crookedTrail); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for _, row := range []struct {
+		name   string
+		filter audit.Filter
+		want   int
+		total  audit.Total
+	}{
+		{"everything", audit.Filter{}, 10_100, audit.Total{N: 10_000, AtLeast: true}},
+		{"an action", audit.Filter{Action: audit.CertCreate}, 5050, audit.Total{N: 5050}},
+		{"a period", audit.Filter{Since: start.Add(1000 * time.Second), Until: start.Add(1999 * time.Second)}, 999, audit.Total{N: 999}},
+		{"a certificate", audit.Filter{ResourceType: "certificate", ResourceID: &orgTwo}, 2, audit.Total{N: 2}},
+		{"an organization or the own", audit.Filter{OrganizationID: &orgOne, OwnUserID: &orgTwo}, 5051, audit.Total{N: 5051}},
+	} {
+		seen := map[int64]bool{}
+		var last audit.Entry
+		for f := row.filter; ; f.BeforeID = last.ID {
+			f.Limit = 900
+			page, total, err := db.AuditLog(t.Context(), f)
+			if err != nil || total != row.total {
+				t.Fatalf("%s: total %+v, %v", row.name, total, err)
+			}
+			for _, e := range page {
+				if seen[e.ID] || last.ID != 0 && (e.CreatedAt.After(last.CreatedAt) || e.CreatedAt.Equal(last.CreatedAt) && e.ID > last.ID) {
+					t.Fatalf("%s: entry %d of %v after %d of %v", row.name, e.ID, e.CreatedAt, last.ID, last.CreatedAt)
+				}
+				seen[e.ID], last = true, e
+			}
+			if len(page) < f.Limit {
+				break
+			}
+		}
+		if len(seen) != row.want {
+			t.Errorf("%s: %d entries, want %d", row.name, len(seen), row.want)
+		}
+	}
 }
