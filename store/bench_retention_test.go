@@ -38,7 +38,7 @@ func BenchmarkIssueWhileRemoving(b *testing.B) {
 								return
 							default:
 							}
-							if err := issueRecord(db, issuer, tbs, der); err != nil {
+							if err := issueRecord(b.Context(), db, issuer, tbs, der); err != nil {
 								b.Error(err)
 								return
 							}
