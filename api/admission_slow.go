@@ -147,7 +147,7 @@ type answer struct {
 	http.ResponseWriter
 	lane  *lane // nil: the place was given back
 	begun time.Time
-	hoard *hoard
+	hoard *hoard // nil: the answer takes no memory of its own
 }
 
 func (a *answer) release() {
@@ -164,7 +164,7 @@ func (a *answer) WriteHeader(status int) {
 
 func (a *answer) Write(b []byte) (int, error) {
 	a.release()
-	if len(b) >= longAnswer {
+	if a.hoard != nil && len(b) >= longAnswer {
 		controller := http.NewResponseController(a.ResponseWriter)
 		held := a.hoard.enter(func() { _ = controller.SetWriteDeadline(past) }) // of a connection that has ended
 		defer held.leave()

@@ -188,3 +188,29 @@ func (db *DB) CutSQL(kind string, first, last, count int, when, before time.Time
 	return fmt.Sprintf(`INSERT INTO retention_cuts (created_at, kind, ca_id, first_id, last_id, count, before, sha256, archive)
 		VALUES (%s, '%s', %s, %d, %d, %d, %s, %s, '')`, moment(when), kind, authority, first, last, count, moment(before), sum)
 }
+
+// InsertExpired writes certificates that ended a year ago, a hundred in a second.
+func (db *DB) InsertExpired(t testing.TB, caID int64, n int) {
+	t.Helper()
+	numbers := fmt.Sprintf("WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < %d)", n)
+	serial, der, end := "lower(hex(randomblob(16)))", "randomblob(1200)", "CAST(? AS bigint) + n * 10000"
+	if db.dialect == onPostgres {
+		numbers = fmt.Sprintf("WITH numbers AS (SELECT generate_series(1, %d) AS n)", n)
+		serial, der = "md5(random()::text || n)", "decode(repeat(md5(random()::text), 75), 'hex')"
+		end = "CAST(? AS timestamptz) + n * interval '10 milliseconds'"
+	}
+	ended := at(time.Now().AddDate(-1, 0, 0))
+	err := db.writer.Exec(`INSERT INTO certificates (issuer_id, common_name, subject_dn, type, key_type, key_size, valid_days, organization_id,
+			created_by, serial, names, der, not_before, not_after, state, created_at, updated_at)
+		`+numbers+` SELECT CAST(? AS bigint), 'host.example', 'CN=host.example', 'server', 'ec', 256, 365, 1, 1, `+serial+`, 'host.example', `+der+`,
+			?, `+end+`, 'valid', ?, ? FROM numbers`, caID, ended, ended, ended, ended).Error
+	if err == nil && db.dialect == onSQLite { // where ids come from
+		err = db.ExecAll("DELETE FROM sqlite_sequence WHERE name = 'reservations'",
+			"INSERT INTO sqlite_sequence (name, seq) SELECT 'reservations', max(id) FROM certificates")
+	} else if err == nil { // as autovacuum would in a minute
+		err = db.Exec("ANALYZE certificates")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}

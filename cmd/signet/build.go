@@ -163,7 +163,7 @@ func (s *server) failed(task string, err error) {
 }
 
 func (s *server) metricsHandler() http.Handler {
-	return promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{Registry: s.metrics.registry})
+	return promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{Registry: s.metrics.registry, MaxRequestsInFlight: maxScrapers})
 }
 
 // close closes what build opened, the token first: nothing signs without a database to record it.

@@ -9,8 +9,8 @@ import (
 const (
 	// defaultConnections take some 60 MiB of memory when nothing is asked on them.
 	defaultConnections = 4096
-	// maxScrapers is the bound of --metrics-listen.
-	maxScrapers = 64
+	// maxScrapers is how many connections --metrics-listen has.
+	maxScrapers = 16
 	// reservedFiles are the file descriptors for what is not a client's: database, token, logs.
 	reservedFiles = 128
 )

@@ -59,7 +59,7 @@ func (c *retentionRunCommand) Run(in *invocation) (err error) {
 	all, failed := authority.Retain(in.ctx, byOperator, c.retention(), c.archive())
 	shown := []removal{}
 	for _, r := range all {
-		shown = append(shown, removal{Kind: r.Kind, CA: id0(r.CAID), CAName: r.CAName, Count: r.Count, Bytes: r.Bytes})
+		shown = append(shown, removal{Kind: r.Kind, CA: optionalID(r.CAID), CAName: r.CAName, Count: r.Count, Bytes: r.Bytes})
 	}
 	return errors.Join(failed, c.write(in.stdout, shown, func(w io.Writer) error { return writeRemovals(w, shown) }))
 }
@@ -114,7 +114,7 @@ type plannedRemoval struct {
 }
 
 func planned(r ca.Removable) plannedRemoval {
-	p := plannedRemoval{Kind: r.Kind, CA: id0(r.CAID), CAName: r.CAName, Before: r.Before.UTC().Truncate(time.Second), Count: r.Count, Bytes: r.Bytes,
+	p := plannedRemoval{Kind: r.Kind, CA: optionalID(r.CAID), CAName: r.CAName, Before: r.Before.UTC().Truncate(time.Second), Count: r.Count, Bytes: r.Bytes,
 		Keys: r.Keys, Waiting: r.Waiting, Notice: "notice nothing"}
 	if r.Count > 0 {
 		p.Oldest, p.Newest = &r.Oldest, &r.Newest
@@ -126,7 +126,8 @@ func planned(r ca.Removable) plannedRemoval {
 	return p
 }
 
-func id0(id int64) *int64 {
+// optionalID is an id as JSON has it: left out when there is none.
+func optionalID(id int64) *int64 {
 	if id == 0 {
 		return nil
 	}
