@@ -101,7 +101,8 @@ type admission struct {
 }
 
 func newAdmission(cfg Config) *admission {
-	a := &admission{log: cfg.Logger, bodies: newHoard(maxBuffered), answers: newHoard(maxBuffered)}
+	slow := cmp.Or(cfg.MaxSlow, defaultSlow)
+	a := &admission{log: cfg.Logger, bodies: newHoard(maxBuffered, slow), answers: newHoard(maxBuffered, slow)}
 	for c, b := range bounds(cmp.Or(cfg.MaxIssuing, defaultIssuing)) {
 		a.lanes[c] = newLane(b)
 	}

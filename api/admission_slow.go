@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// maxSlow is how many bodies are on their way at once, and how many long answers: so many slow clients may there be.
-	maxSlow = 1024
+	// defaultSlow is how many bodies are on their way at once, and how many long answers: so many slow clients may there be.
+	defaultSlow = 1024
 	// longAnswer is from how many octets on an answer counts as held for its client. A shorter one fits into the buffers
 	// of the kernel.
 	longAnswer = 64 << 10
@@ -22,7 +22,8 @@ const (
 // hoard bounds what is held in memory for clients that are slow. Who is new wins: when there is too much, those who
 // have taken longest are cut off.
 type hoard struct {
-	max int64
+	max     int64
+	maxSlow int
 
 	mu    sync.Mutex
 	total int64
@@ -41,13 +42,15 @@ type holding struct {
 // past is a deadline that has passed.
 var past = time.Unix(1, 0)
 
-func newHoard(max int64) *hoard { return &hoard{max: max, slow: list.New()} }
+func newHoard(max int64, maxSlow int) *hoard {
+	return &hoard{max: max, maxSlow: maxSlow, slow: list.New()}
+}
 
 // enter begins to hold for a client that may be slow.
 func (h *hoard) enter(cut func()) *holding {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.slow.Len() >= maxSlow {
+	if h.slow.Len() >= h.maxSlow {
 		h.cutFirst()
 	}
 	held := &holding{hoard: h, cut: cut}
