@@ -101,8 +101,8 @@ type admission struct {
 }
 
 func newAdmission(cfg Config) *admission {
-	slow := cmp.Or(cfg.MaxSlow, defaultSlow)
-	a := &admission{log: cfg.Logger, bodies: newHoard(maxBuffered, slow), answers: newHoard(maxBuffered, slow)}
+	a := &admission{log: cfg.Logger, bodies: newHoard(maxBuffered), answers: newHoard(maxBuffered)}
+	a.bodies.maxSlow = cmp.Or(cfg.MaxSlow, maxSlow)
 	for c, b := range bounds(cmp.Or(cfg.MaxIssuing, defaultIssuing)) {
 		a.lanes[c] = newLane(b)
 	}

@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// defaultSlow is how many bodies are on their way at once, and how many long answers: so many slow clients may there be.
-	defaultSlow = 1024
+	// maxSlow is how many bodies are on their way at once, and how many long answers: so many slow clients may there be.
+	maxSlow = 1024
 	// longAnswer is from how many octets on an answer counts as held for its client. A shorter one fits into the buffers
 	// of the kernel.
 	longAnswer = 64 << 10
@@ -42,9 +42,7 @@ type holding struct {
 // past is a deadline that has passed.
 var past = time.Unix(1, 0)
 
-func newHoard(max int64, maxSlow int) *hoard {
-	return &hoard{max: max, maxSlow: maxSlow, slow: list.New()}
-}
+func newHoard(max int64) *hoard { return &hoard{max: max, maxSlow: maxSlow, slow: list.New()} }
 
 // enter begins to hold for a client that may be slow.
 func (h *hoard) enter(cut func()) *holding {
@@ -174,6 +172,23 @@ func (a *answer) Write(b []byte) (int, error) {
 		held.grow(len(b))
 	}
 	return a.ResponseWriter.Write(b)
+}
+
+// hold counts what an answer in pieces keeps in memory until its client has read it, from its first piece on; leave follows.
+func hold(w http.ResponseWriter, octets int) (leave func()) {
+	for {
+		switch outer := w.(type) {
+		case *answer:
+			controller := http.NewResponseController(outer.ResponseWriter)
+			held := outer.hoard.enter(func() { _ = controller.SetWriteDeadline(past) }) // of a connection that has ended
+			held.grow(octets)
+			return held.leave
+		case interface{ Unwrap() http.ResponseWriter }:
+			w = outer.Unwrap()
+		default:
+			return func() {}
+		}
+	}
 }
 
 // Unwrap is for http.ResponseController.
