@@ -108,6 +108,7 @@ type admission struct {
 
 func newAdmission(cfg Config) *admission {
 	a := &admission{log: cfg.Logger, bodies: newHoard(maxBuffered), answers: newHoard(maxBuffered)}
+	a.bodies.maxSlow = cmp.Or(cfg.MaxSlow, maxSlow)
 	for c, b := range bounds(cmp.Or(cfg.MaxIssuing, defaultIssuing)) {
 		a.lanes[c] = newLane(b)
 	}
