@@ -27,7 +27,7 @@ const (
 	classPublic                 // what relying parties ask
 	classRevoke                 // what takes a right or a trust away, and staying logged in meanwhile
 	classRead                   // everything else that changes nothing
-	classIssue                  // certificates
+	classIssue                  // certificates, and their private keys
 	classLogin                  // bcrypt
 	classChange                 // everything else: CAs, users, organizations, drills
 	classes
@@ -49,6 +49,12 @@ func classOf(method, path string) class {
 	last := path[strings.LastIndexByte(path, '/')+1:]
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions:
+		switch last { // what only reads, but with the token
+		case "private-key":
+			return classIssue
+		case "key-evidence":
+			return classChange
+		}
 		return classRead
 	case http.MethodDelete, http.MethodPatch: // PATCH of a user ends an account, or what it may do
 		return classRevoke
@@ -74,8 +80,9 @@ const defaultIssuing = 64
 
 // bounds are those of the lanes, in the order of the classes.
 //
-// What relying parties ask is mostly answered from memory; its bound keeps a database that hangs from holding every
-// connection. As many clients as may be worked for at once never see a refusal, however few of them are. Reads leave half of the 16 database connections to the rest. A revocation waits where anything else would be refused.
+// What relying parties ask is mostly answered from memory; its bound keeps a database that hangs from holding every connection.
+// As many clients as may be worked for at once never see a refusal, however few places there are now. Reads leave half of
+// the 16 database connections to the rest. A revocation waits where anything else would be refused.
 func bounds(atOnce int) [classes]laneBounds {
 	processors := runtime.GOMAXPROCS(0)
 	return [classes]laneBounds{
