@@ -88,10 +88,10 @@ func bounds(atOnce int) [classes]laneBounds {
 	return [classes]laneBounds{
 		classPublic: {least: 512, most: 512, burst: 512, standing: 512, patience: 2 * time.Second},
 		classRevoke: {least: 16, most: 16, burst: 1024, standing: 1024, patience: 10 * time.Second},
-		classRead:   {least: 8, most: 8, burst: 256, standing: 32, patience: 2 * time.Second},
+		classRead:   {least: 8, most: 8, burst: 256, standing: 128, patience: 2 * time.Second},
 		classIssue:  {least: 4 * processors, most: atOnce, burst: 4 * atOnce, standing: atOnce, patience: 2 * time.Second},
-		classLogin:  {least: processors, most: processors, burst: 16 * processors, standing: 4 * processors, patience: 5 * time.Second},
-		classChange: {least: 8, most: 8, burst: 64, standing: 16, patience: 5 * time.Second},
+		classLogin:  {least: processors, most: processors, burst: 16 * processors, standing: 16 * processors, patience: 5 * time.Second},
+		classChange: {least: 8, most: 8, burst: 64, standing: 64, patience: 30 * time.Second},
 	}
 }
 
