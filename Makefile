@@ -9,7 +9,7 @@ PROFILES    ?= var/profiles
 export CGO_ENABLED = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test interop lint bench bench-quick bench-all bench-revocation bench-scale profile fuzz generate clean
+.PHONY: help run build test interop lint bench bench-quick bench-all bench-revocation bench-overload bench-scale profile fuzz generate clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,10 @@ bench-revocation: ## a CA with 10k, 100k and 1M revoked certificates on PostgreS
 	go test -run '^$$' -bench '^BenchmarkRevocation$$' -benchtime 50x -timeout 1h ./cmd/signet
 	go test -run '^$$' -bench '^BenchmarkRevocationAnonymous$$' -benchtime 5000x ./cmd/signet
 	go test -run '^$$' -bench '^BenchmarkFleet$$' -benchtime 2s -count 5 ./api
+
+bench-overload: ## goodput and revocation when twice as much is asked as can be done (2 minutes)
+	@scripts/setup test
+	go test -run '^$$' -bench '^BenchmarkOverload$$' -benchtime 3x ./cmd/signet
 
 bench-scale: ## PostgreSQL with 10k, 100k and 1M certificates: issuance, lists, searches (SIZES=10000,100000; some minutes)
 	@scripts/setup test

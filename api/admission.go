@@ -23,19 +23,23 @@ import (
 type class int
 
 const (
-	classElsewhere class = iota // health, metrics, documents, and what relying parties ask: bounded by what is behind each
+	classElsewhere class = iota // health, metrics, documents: answered from memory
+	classPublic                 // what relying parties ask
 	classRevoke                 // what takes a right or a trust away, and staying logged in meanwhile
 	classRead                   // everything else that changes nothing
-	classIssue                  // certificates
+	classIssue                  // certificates, and their private keys
 	classLogin                  // bcrypt
 	classChange                 // everything else: CAs, users, organizations, drills
 	classes
 )
 
-var classNames = [classes]string{"other", "revoke", "read", "issue", "login", "change"}
+var classNames = [classes]string{"other", "public", "revoke", "read", "issue", "login", "change"}
 
 // classOf finds the class of a request, or of a route of the contract. It looks at nothing that costs time.
 func classOf(method, path string) class {
+	if strings.HasPrefix(path, "/ocsp/") || strings.HasPrefix(path, "/crl/") || strings.HasPrefix(path, "/ca/") {
+		return classPublic
+	}
 	path, ok := strings.CutPrefix(path, prefix+"/")
 	if !ok || path == "openapi.json" {
 		return classElsewhere
@@ -45,6 +49,12 @@ func classOf(method, path string) class {
 	last := path[strings.LastIndexByte(path, '/')+1:]
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions:
+		switch last { // what only reads, but with the token
+		case "private-key":
+			return classIssue
+		case "key-evidence":
+			return classChange
+		}
 		return classRead
 	case http.MethodDelete, http.MethodPatch: // PATCH of a user ends an account, or what it may do
 		return classRevoke
@@ -70,10 +80,13 @@ const defaultIssuing = 64
 
 // bounds are those of the lanes, in the order of the classes.
 //
-// As many clients as may be worked for at once never see a refusal, however few of them are. Reads leave half of the 16 database connections to the rest. A revocation waits where anything else would be refused.
+// What relying parties ask is mostly answered from memory; its bound keeps a database that hangs from holding every connection.
+// As many clients as may be worked for at once never see a refusal, however few places there are now. Reads leave half of
+// the 16 database connections to the rest. A revocation waits where anything else would be refused.
 func bounds(atOnce int) [classes]laneBounds {
 	processors := runtime.GOMAXPROCS(0)
 	return [classes]laneBounds{
+		classPublic: {least: 512, most: 512, burst: 512, standing: 512, patience: 2 * time.Second},
 		classRevoke: {least: 16, most: 16, burst: 1024, standing: 1024, patience: 10 * time.Second},
 		classRead:   {least: 8, most: 8, burst: 256, standing: 32, patience: 2 * time.Second},
 		classIssue:  {least: 4 * processors, most: atOnce, burst: 4 * atOnce, standing: atOnce, patience: 2 * time.Second},
@@ -102,6 +115,7 @@ type admission struct {
 
 func newAdmission(cfg Config) *admission {
 	a := &admission{log: cfg.Logger, bodies: newHoard(maxBuffered), answers: newHoard(maxBuffered)}
+	a.bodies.maxSlow = cmp.Or(cfg.MaxSlow, maxSlow)
 	for c, b := range bounds(cmp.Or(cfg.MaxIssuing, defaultIssuing)) {
 		a.lanes[c] = newLane(b)
 	}
@@ -124,11 +138,9 @@ func (a *admission) admit(next http.Handler, failed func(error) http.Handler) ht
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := classOf(r.Method, r.URL.Path)
 		lane := a.lanes[c]
+		unread := c == classPublic && r.ContentLength > ocsp.MaxRequest // its handler refuses it as it is
 		switch {
-		case c == classElsewhere && r.ContentLength > ocsp.MaxRequest: // its handler refuses it unread
-			next.ServeHTTP(w, r)
-			return
-		case r.ContentLength > maxBody:
+		case r.ContentLength > maxBody && !unread:
 			w.Header().Set("Connection", "close") // nobody reads the body
 			failed(&http.MaxBytesError{Limit: maxBody}).ServeHTTP(w, r)
 			return
@@ -136,15 +148,17 @@ func (a *admission) admit(next http.Handler, failed func(error) http.Handler) ht
 			a.refuse(w, c)
 			return
 		}
-		body, err := a.bodies.receive(w, r)
-		defer body.leave()
-		switch {
-		case body.wasCut():
-			a.refuse(w, c)
-			return
-		case err != nil:
-			failed(err).ServeHTTP(w, r)
-			return
+		if !unread {
+			body, err := a.bodies.receive(w, r)
+			defer body.leave()
+			switch {
+			case body.wasCut():
+				a.refuse(w, c)
+				return
+			case err != nil:
+				failed(err).ServeHTTP(w, r)
+				return
+			}
 		}
 		if c == classElsewhere {
 			next.ServeHTTP(w, r)
@@ -158,7 +172,10 @@ func (a *admission) admit(next http.Handler, failed func(error) http.Handler) ht
 			w.WriteHeader(statusClientClosed)
 			return
 		}
-		answer := &answer{ResponseWriter: w, lane: lane, begun: time.Now(), hoard: a.answers}
+		answer := &answer{ResponseWriter: w, lane: lane, begun: time.Now()}
+		if c != classPublic { // lists and answers are held once for everybody
+			answer.hoard = a.answers
+		}
 		defer answer.release()
 		next.ServeHTTP(answer, r)
 	})
@@ -222,7 +239,7 @@ func (l lanesCollector) Describe(out chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (l lanesCollector) Collect(out chan<- prometheus.Metric) {
-	for c := classRevoke; c < classes; c++ {
+	for c := classPublic; c < classes; c++ {
 		running, limit, waiting := l.lanes[c].load()
 		for i, n := range []int{running, limit, waiting} {
 			out <- prometheus.MustNewConstMetric(laneDescs[i], prometheus.GaugeValue, float64(n), classNames[c])

@@ -40,8 +40,11 @@ func (m *metrics) count(method, route string, status int, took time.Duration) {
 	m.duration.WithLabelValues(method, route).Observe(took.Seconds())
 }
 
+// maxScrapes is how many pages of metrics are made at once. Beyond it the answer is 503.
+const maxScrapes = 4
+
 func metricsPage(registry *prometheus.Registry) handler {
-	page := promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry})
+	page := promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry, MaxRequestsInFlight: maxScrapes})
 	return func(w http.ResponseWriter, r *request) error {
 		page.ServeHTTP(w, r.Request)
 		return nil

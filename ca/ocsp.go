@@ -27,7 +27,8 @@ const (
 	staleWait = 500 * time.Millisecond
 	// retryAnswer is when a client that was told tryLater should come again.
 	retryAnswer = time.Second
-	// lookups is how many serial numbers are looked up at once that memory knows nothing of: the database has other work.
+	// lookups is how many serial numbers and CAs are looked up at once that strangers name and memory knows nothing of: the
+	// database has other work.
 	lookups = 8
 )
 
@@ -68,7 +69,7 @@ type answerDesk struct {
 	budget  *budget
 	signing chan struct{} // signatures at once that requests wait for
 	waiting atomic.Int64  // requests for a slot of signing
-	looking chan struct{} // serial numbers that are looked up at once
+	looking chan struct{} // serial numbers and CAs that are looked up at once
 }
 
 func newAnswerDesk(cfg Config) *answerDesk {

@@ -163,6 +163,11 @@ func (a *Authority) PublicCA(ctx context.Context, slug string) (CA, error) {
 	if !ok {
 		return CA{}, notFound
 	}
+	release, err := take(ctx, a.ocsp.looking)
+	if err != nil {
+		return CA{}, err
+	}
+	defer release()
 	c, err := a.cfg.Store.PublicCA(ctx, id)
 	if fault.Is(err, fault.NotFound) || err == nil && Slug(c.Name, c.ID) != slug {
 		return CA{}, notFound

@@ -90,7 +90,7 @@ func (db *DB) auditPage(ctx context.Context, q *gorm.DB, match condition, altern
 		}
 		match = match.and("(created_at, id) < (?, ?)", at, min(last+1, f.BeforeID))
 	}
-	limit, skip := max(f.Limit, 0), max(f.Skip, 0)
+	limit, skip := max(f.Limit, 0), skipped(f.Skip)
 	const order = " ORDER BY created_at DESC, id DESC LIMIT ?"
 	found, args := union("SELECT * FROM audit_log WHERE ", match, alternatives, order, limit+skip)
 	rows, err := db.query(ctx, q, `SELECT id, created_at, action, user_id, username, organization_id, resource_type, resource_id, detail,

@@ -2,12 +2,13 @@ package store
 
 import (
 	"database/sql"
+	"database/sql/driver"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/stdlib"
 	"gorm.io/driver/postgres"
 )
 
@@ -21,16 +22,17 @@ func (db *DB) openPostgres(url string, connections int) error {
 	}
 	defaults := map[string]string{
 		"application_name": "signet",
-		// A replica that hangs in a transaction must not keep its locks for ever.
-		"idle_in_transaction_session_timeout": "60s",
+		// A replica that hangs or is cut off in a transaction must not keep its locks until others have waited for them in vain.
+		"idle_in_transaction_session_timeout": strconv.FormatInt((patience / 2).Milliseconds(), 10),
 	}
 	for name, value := range defaults {
 		if _, given := config.RuntimeParams[name]; !given {
 			config.RuntimeParams[name] = value
 		}
 	}
-	pool := db.pool(config, connections)
-	db.commits = db.pool(forGroups(config), committers)
+	hosts := hostsOf(config)
+	pool := db.pool(hosts.connector(config), connections)
+	db.commits = db.pool(hosts.connector(forGroups(config)), committers)
 	db.dialect, db.readers = onPostgres, pool
 	db.issueStripe, db.stripe = rand.IntN(issueStripes), issueStripes+rand.IntN(otherStripes)
 	db.writer, err = gormDB(postgres.New(postgres.Config{Conn: pool}))
@@ -38,8 +40,8 @@ func (db *DB) openPostgres(url string, connections int) error {
 	return err
 }
 
-func (db *DB) pool(config *pgx.ConnConfig, connections int) *sql.DB {
-	pool := stdlib.OpenDB(*config)
+func (db *DB) pool(connector driver.Connector, connections int) *sql.DB {
+	pool := sql.OpenDB(connector)
 	pool.SetMaxOpenConns(connections)
 	pool.SetMaxIdleConns(connections)
 	pool.SetConnMaxIdleTime(5 * time.Minute)

@@ -11,6 +11,12 @@ import (
 	"gorm.io/gorm"
 )
 
+// maxSkip is more records than there are of anything. Their number and that of a page can be added.
+const maxSkip = 1 << 40
+
+// skipped is how many records are left out.
+func skipped(skip int) int { return min(max(skip, 0), maxSkip) }
+
 // condition is a part of a WHERE clause: what is to hold together, with ? for arguments.
 type condition struct {
 	terms []string

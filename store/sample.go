@@ -35,7 +35,7 @@ type sampleCertificate struct {
 const sampleSQL = `SELECT to_regclass('certificates_names') IS NOT NULL, issuer_id, organization_id, created_by, state, names, not_after, ` + hidden + `
 	FROM (SELECT min(id) AS first, max(id) AS last FROM certificates) ends, generate_series(0, ? - 1) AS place,
 		LATERAL (SELECT issuer_id, organization_id, created_by, state, names, not_after FROM certificates
-			WHERE id >= first + (last - first) * place / ? ORDER BY id LIMIT ?) found`
+			WHERE id >= first + (last - first) * place / ? AND ` + shortNames + ` ORDER BY id LIMIT ?) found`
 
 // sampled takes a sample unless there is a new one. Of parallel calls each may take its own.
 func (db *DB) sampled(ctx context.Context, q *gorm.DB) (*sample, error) {
@@ -100,7 +100,7 @@ func (s *sample) part(n int) float64 { return (float64(n) + 0.5) / float64(len(s
 // certificates has it. It is "" when the index cannot look up the text: it knows three characters in a row, of words.
 func (s *sample) rarest(text string) (piece string, share float64) {
 	for from := 0; from <= max(len(text)-pieceLength, 0) && from < maxPieces; from++ {
-		one := text[from:min(from+pieceLength, len(text))]
+		one := strings.ToValidUTF8(text[from:min(from+pieceLength, len(text))], "") // without what is left of a character at its ends
 		if trigrams(one) == 0 {
 			continue
 		}

@@ -32,11 +32,11 @@ type search struct {
 }
 
 // want is how many matches after the cursor are needed.
-func (s *search) want() int { return max(s.page.Skip, 0) + max(s.page.Limit, 0) }
+func (s *search) want() int { return skipped(s.page.Skip) + max(s.page.Limit, 0) }
 
 // cut takes the page out of the matches after the cursor, in the order of ids.
 func (s *search) cut(ids []int64) []int64 {
-	ids = ids[min(len(ids), max(s.page.Skip, 0)):]
+	ids = ids[min(len(ids), skipped(s.page.Skip)):]
 	return ids[:min(len(ids), max(s.page.Limit, 0))]
 }
 
@@ -92,7 +92,7 @@ func (s *search) kept(ctx context.Context) (int64, error) {
 // stream reads the page in the order of ids, from an index for each alternative of the scope.
 func (s *search) stream(ctx context.Context) ([]int64, error) {
 	c := s.complete().and("id > ?", s.page.After)
-	limit, skip := max(s.page.Limit, 0), max(s.page.Skip, 0)
+	limit, skip := max(s.page.Limit, 0), skipped(s.page.Skip)
 	text, args := union("SELECT id FROM certificates WHERE ", c, s.alternatives, " ORDER BY id LIMIT ?", limit+skip)
 	return column[int64](ctx, s.db, s.q, "SELECT id FROM ("+text+") found ORDER BY id LIMIT ? OFFSET ?", append(args, limit, skip)...)
 }
@@ -139,7 +139,7 @@ func (s *search) ending(ctx context.Context) ([]int64, error) {
 	return column[int64](ctx, s.db, s.q, `SELECT id FROM generate_series(CAST(? AS bigint), CAST(? AS bigint)) WITH ORDINALITY AS s (block, place),
 			LATERAL (SELECT id FROM certificates WHERE id / 8192 = s.block AND `+c.String()+` OFFSET 0) found
 		ORDER BY place, id LIMIT ? OFFSET ?`,
-		append(append([]any{s.page.After / block, last / block}, c.args...), max(s.page.Limit, 0), max(s.page.Skip, 0))...)
+		append(append([]any{s.page.After / block, last / block}, c.args...), max(s.page.Limit, 0), skipped(s.page.Skip))...)
 }
 
 // countEnds counts what ends in a period, issuer by issuer, and stops when it has seen countCap certificates that do.

@@ -30,6 +30,24 @@ func (db *DB) NamesIndexed(ctx context.Context) (indexed bool, err error) {
 	return indexed, err
 }
 
+// The indexes certificates_listing and certificates_long have the certificates by the length of their names: these conditions find them.
+const (
+	shortNames = "octet_length(names) <= 2000"
+	longNames  = "octet_length(names) > 2000"
+)
+
+// everyName selects what matches, from the index of short names and from that of long ones.
+func everyName(columns string, match condition, end string, argument ...any) (text string, args []any) {
+	for _, length := range []string{shortNames, longNames} {
+		if text != "" {
+			text += " UNION ALL "
+		}
+		text += "(SELECT " + columns + " FROM certificates WHERE " + match.and(length).String() + end + ")"
+		args = append(append(args, match.args...), argument...)
+	}
+	return text, args
+}
+
 // named reads the page of what has a part of a name, or this serial number.
 func (s *search) named(ctx context.Context) ([]int64, ca.Total, error) {
 	serials, err := s.serials(ctx)
@@ -78,8 +96,9 @@ func (s *search) scan(ctx context.Context, e estimate) (ids []int64, total ca.To
 			return append(ids, rest...), all, err
 		}
 		c := match.and("id > ?", from).and("id <= ?", from+step)
-		found, err := column[int64](ctx, s.db, s.q, "SELECT id FROM certificates WHERE "+c.String()+" ORDER BY id LIMIT ?",
-			append(c.args, s.want()-len(ids))...)
+		left := s.want() - len(ids)
+		text, args := everyName("id", c, " ORDER BY id LIMIT ?", left)
+		found, err := column[int64](ctx, s.db, s.q, text+" ORDER BY id LIMIT ?", append(args, left)...)
 		if err != nil {
 			return nil, total, err
 		}
@@ -93,7 +112,8 @@ func (s *search) scan(ctx context.Context, e estimate) (ids []int64, total ca.To
 		return nil, total, err
 	}
 	c := match.and("id < ?", first+block)
-	n, err := s.db.number(ctx, s.q, "SELECT count(*) FROM certificates WHERE "+c.String(), c.args...)
+	text, args := everyName("1", c, "")
+	n, err := s.db.number(ctx, s.q, "SELECT count(*) FROM ("+text+") found", args...)
 	return ids, ca.Total{N: n, AtLeast: e.last >= first+block}, err
 }
 

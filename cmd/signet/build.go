@@ -128,6 +128,7 @@ func (p *program) build(ctx context.Context, log *slog.Logger, addr net.Addr) (_
 		Metrics: s.metrics.registry, HideMetrics: c.MetricsListen != "",
 		LoginRate: api.Rate(c.LoginRate), Logins: s.db,
 		MaxIssuing:     c.maxIssuing(),
+		MaxSlow:        c.maxSlow(),
 		TrustedProxies: c.TrustedProxies,
 		Claims:         p.claims(s.db), ClaimSecret: claimSecret,
 	}))
@@ -163,7 +164,7 @@ func (s *server) failed(task string, err error) {
 }
 
 func (s *server) metricsHandler() http.Handler {
-	return promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{Registry: s.metrics.registry})
+	return promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{Registry: s.metrics.registry, MaxRequestsInFlight: maxScrapers})
 }
 
 // close closes what build opened, the token first: nothing signs without a database to record it.

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -11,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"golang.org/x/crypto/ocsp"
 
 	"signet/softhsm/softhsmtest"
@@ -19,6 +23,7 @@ import (
 
 // cluster is three replicas on one PostgreSQL and one token. The last one reaches the database through a wire.
 type cluster struct {
+	database string // its URL
 	sites    []*site
 	env      []string // names the token
 	replicas []*running
@@ -32,10 +37,10 @@ func newCluster(t *testing.T, flags ...string) *cluster {
 	c := &cluster{env: faults.Env()}
 	database := pgtest.Database(t)
 	wire, throughWire := wireTo(t, database)
-	c.wire = wire
+	c.database, c.wire = database, wire
 	secret := secretFile(t, strings.Repeat("s", 40), 0o600)
-	for i, url := range []string{database, database, throughWire} {
-		s := newSite(t, "sqlite", append([]string{"--data-dir", t.TempDir() + "/data", "--database-url", url, "--secret-key-file", secret,
+	for i, address := range []string{database, database, throughWire} {
+		s := newSite(t, "sqlite", append([]string{"--data-dir", t.TempDir() + "/data", "--database-url", address, "--secret-key-file", secret,
 			"--public-url", "http://pki.example", "--lease-ttl", "3s", "--trusted-proxies", "127.0.0.0/8"}, flags...)...)
 		r := s.start("signet", c.env...)
 		if i == 0 {
@@ -185,6 +190,7 @@ func TestThreeReplicasSurviveAKillAndACutAndLoseNothing(t *testing.T) {
 	}
 	c.losesNothing(t, told, authority)
 	c.listsRevocations(t, told, authority)
+	c.recordsAll(t, told)
 	serials := map[string]bool{}
 	for _, o := range told.issued {
 		serials[o["serial_number"].(string)] = true
@@ -195,7 +201,8 @@ func TestThreeReplicasSurviveAKillAndACutAndLoseNothing(t *testing.T) {
 	for _, r := range c.replicas {
 		for certificate := range told.revoked {
 			leaf := parseCertificate(t, told.issued[certificate]["certificate"])
-			eventually(t, 10*time.Second, "OCSP knows of the revocation", func() bool {
+			// The one that was killed may have been certifying the responder: others try when its lease has ended, after 30 s.
+			eventually(t, 45*time.Second, "OCSP knows of the revocation", func() bool {
 				status, err := r.ocspStatus(leaf, issuer)
 				return err == nil && status == ocsp.Revoked
 			})
@@ -240,6 +247,45 @@ func (c *cluster) losesNothing(t *testing.T, told *answered, authority int64) {
 	}
 }
 
+// recordsAll: the database itself has no serial number twice, whatever became of it, no list number twice or left out, and one event of
+// each step for what was answered.
+func (c *cluster) recordsAll(t *testing.T, told *answered) {
+	t.Helper()
+	db, err := pgx.Connect(t.Context(), c.database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close(context.Background())
+	var issued, revoked []int64
+	for certificate := range told.issued {
+		issued = append(issued, certificate)
+	}
+	for certificate := range told.revoked {
+		revoked = append(revoked, certificate)
+	}
+	for what, query := range map[string]string{
+		"serial numbers given out twice": `SELECT count(*) - count(DISTINCT (issuer, serial)) FROM (
+			SELECT issuer_id AS issuer, serial FROM certificates UNION ALL SELECT issuer_id, serial FROM reservations
+			UNION ALL SELECT coalesce(parent_id, id), serial FROM certificate_authorities UNION ALL SELECT ca_id, serial FROM ocsp_responders) s`,
+		"list numbers left out or given out twice": `SELECT coalesce(sum(abs(last - n)), 0)::bigint FROM (
+			SELECT max(number) - min(number) + 1 AS last, count(*) AS n FROM crls GROUP BY ca_id) l`,
+		"certificates without one event of each step": `SELECT count(*) FROM unnest(@issued::bigint[]) AS i (id) WHERE EXISTS (
+			SELECT 1 FROM unnest(ARRAY['cert_reserve', 'cert_create']) AS step (action) WHERE 1 <> (
+				SELECT count(*) FROM audit_log a WHERE a.action = step.action AND resource_type = 'certificate' AND resource_id = i.id))`,
+		"revocations without one event, or not in the ledger": `SELECT count(*) FROM unnest(@revoked::bigint[]) AS r (id)
+			JOIN certificates c USING (id) WHERE 1 <> (
+				SELECT count(*) FROM audit_log WHERE action = 'cert_revoke' AND resource_type = 'certificate' AND resource_id = c.id)
+			OR NOT EXISTS (SELECT 1 FROM revocations WHERE ca_id = c.issuer_id AND serial = c.serial)`,
+	} {
+		var n int64
+		if err := db.QueryRow(t.Context(), query, pgx.NamedArgs{"issued": issued, "revoked": revoked}).Scan(&n); err != nil {
+			t.Errorf("%s: %v", what, err)
+		} else if n != 0 {
+			t.Errorf("%d %s", n, what)
+		}
+	}
+}
+
 // listsRevocations: every replica serves a list of everything that was revoked, and no number was given out twice or left out.
 func (c *cluster) listsRevocations(t *testing.T, told *answered, authority int64) {
 	t.Helper()
@@ -268,6 +314,77 @@ func (c *cluster) listsRevocations(t *testing.T, told *answered, authority int64
 			t.Fatalf("the numbers of the lists are %v, want no gap and no repeat", numbers)
 		}
 	}
+}
+
+// A replica that is cut off in the middle of a transaction leaves its locks behind in the database. The others get them before they
+// have waited in vain.
+func TestNoReplicaWaitsForTheLocksOfOneThatIsCutOff(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "--login-rate", "off")
+	path := fmt.Sprintf("/api/v1/users/%d", id(c.replicas[0].must(http.StatusCreated, "POST", "/api/v1/users/", object{
+		"username": "locked", "email": "locked@example.com", "password": "correct horse", "role": "user"})))
+	db, err := pgx.Connect(t.Context(), c.database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close(context.Background())
+	begin := func() pgx.Tx {
+		tx, err := db.Begin(t.Context())
+		if err == nil {
+			_, err = tx.Exec(t.Context(), "SELECT 1 FROM users WHERE username = 'locked' FOR UPDATE")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tx
+	}
+	tx := begin()
+	lost := make(chan struct{})
+	go func() {
+		defer close(lost)
+		v := &visitor{url: c.replicas[2].url, access: c.replicas[2].token}
+		v.ask("PATCH", path, object{"email": "lost@example.com"})
+	}()
+	eventually(t, 10*time.Second, "the replica waits for the lock", func() bool {
+		var waits bool
+		err := tx.QueryRow(t.Context(), `SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE datname = current_database()
+			AND application_name = 'signet' AND wait_event_type = 'Lock')`).Scan(&waits)
+		return err == nil && waits
+	})
+	c.wire.cut.Store(true)
+	if err := tx.Commit(t.Context()); err != nil { // the lock goes to a transaction that nobody is going to end
+		t.Fatal(err)
+	}
+	c.replicas[0].must(http.StatusOK, "PATCH", path, object{"email": "kept@example.com"})
+	<-lost
+}
+
+// The database moves to another of the hosts in the URL, and the first one falls silent rather than to refuse connections.
+func TestAServerFindsTheHostThatTheDatabaseMovedTo(t *testing.T) {
+	t.Parallel()
+	database := pgtest.Database(t)
+	wire, _ := wireTo(t, database)
+	u, err := url.Parse(database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	host, port, err := net.SplitHostPort(wire.listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Host, u.RawQuery = "", url.Values{"host": {host + "," + u.Query().Get("host")}, "port": {port + ",5432"}, "sslmode": {"disable"}}.Encode()
+	s := newSite(t, "sqlite", "--database-url", u.String())
+	r := s.start("signet")
+	r.firstUser()
+	wire.cut.Store(true)
+	eventually(t, 45*time.Second, "the server works on the other host", func() bool {
+		status, _, err := r.do("GET", "/api/v1/users/", nil)
+		return err == nil && status == http.StatusOK
+	})
+	eventually(t, 20*time.Second, "the server is ready", func() bool {
+		status, _, err := r.do("GET", "/readyz", nil)
+		return err == nil && status == http.StatusOK
+	})
 }
 
 func TestReplicasShareSessionsAndTheLoginLimit(t *testing.T) {

@@ -4,15 +4,17 @@ import (
 	"container/list"
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"syscall"
 )
 
 // connections bounds the connections of a listener, so that a flood leaves file descriptors and memory to the rest of the
-// server. Who is new wins: when there are too many, the one is closed whose client has been waited for longest, for a
-// request or to read its answer. A connection whose request is worked on is never closed, so a health check gets
+// server. Who is new wins: when there are too many, or no file descriptor is left, the one is closed whose client has
+// been waited for longest, for a request or to read its answer. A connection whose request is worked on is never closed, so a health check gets
 // through any number of connections that only stand there.
 type connections struct {
 	net.Listener
@@ -44,6 +46,9 @@ func boundConnections(l net.Listener, max int) *connections {
 func (l *connections) Accept() (net.Conn, error) {
 	for {
 		conn, err := l.Listener.Accept()
+		if (errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)) && l.makeRoom() {
+			continue // with the file descriptor of the one that was closed
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -56,22 +61,35 @@ func (l *connections) Accept() (net.Conn, error) {
 	}
 }
 
-// admit makes room for a connection; false when all others are worked for.
+// admit counts a connection, and makes room for it; false when all others are worked for.
 func (l *connections) admit(c *connection) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.open >= l.max {
-		longest := l.waiting.Front()
-		if longest == nil {
-			return false
-		}
-		victim := longest.Value.(*connection)
-		victim.forget()
-		l.closed.Add(1)
-		_ = victim.Conn.Close() // a stranger's
+	if l.open >= l.max && !l.closeLongest() {
+		return false
 	}
 	l.open++
 	c.sort()
+	return true
+}
+
+// makeRoom closes a connection though there are fewer than the bound; false when all are worked for.
+func (l *connections) makeRoom() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closeLongest()
+}
+
+// closeLongest closes the connection whose client has been waited for longest; false when there is none. l is locked.
+func (l *connections) closeLongest() bool {
+	longest := l.waiting.Front()
+	if longest == nil {
+		return false
+	}
+	victim := longest.Value.(*connection)
+	victim.forget()
+	l.closed.Add(1)
+	_ = victim.Conn.Close() // a stranger's
 	return true
 }
 

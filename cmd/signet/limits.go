@@ -9,8 +9,8 @@ import (
 const (
 	// defaultConnections take some 60 MiB of memory when nothing is asked on them.
 	defaultConnections = 4096
-	// maxScrapers is the bound of --metrics-listen.
-	maxScrapers = 64
+	// maxScrapers is how many connections --metrics-listen has.
+	maxScrapers = 16
 	// reservedFiles are the file descriptors for what is not a client's: database, token, logs.
 	reservedFiles = 128
 )
@@ -42,3 +42,6 @@ func (c *Config) maxIssuing() int {
 	}
 	return 2 * sessions
 }
+
+// maxSlow is how many clients may be slow with a body at once: their connections count as worked for, and others must get through.
+func (c *Config) maxSlow() int { return min(1024, max(1, c.maxConnections()/4)) }
