@@ -80,18 +80,18 @@ const defaultIssuing = 64
 
 // bounds are those of the lanes, in the order of the classes.
 //
-// What relying parties ask is mostly answered from memory; its bound keeps a database that hangs from holding every
-// connection. As many clients as may be worked for at once never see a refusal, however few places there are now. Reads leave
-// half of the 16 database connections to the rest. A revocation waits where anything else would be refused.
+// What relying parties ask is mostly answered from memory; its bound keeps a database that hangs from holding every connection.
+// As many clients as may be worked for at once never see a refusal, however few places there are now. Reads leave half of
+// the 16 database connections to the rest. A revocation waits where anything else would be refused.
 func bounds(atOnce int) [classes]laneBounds {
 	processors := runtime.GOMAXPROCS(0)
 	return [classes]laneBounds{
 		classPublic: {least: 512, most: 512, burst: 512, standing: 512, patience: 2 * time.Second},
 		classRevoke: {least: 16, most: 16, burst: 1024, standing: 1024, patience: 10 * time.Second},
-		classRead:   {least: 8, most: 8, burst: 256, standing: 32, patience: 2 * time.Second},
+		classRead:   {least: 8, most: 8, burst: 256, standing: 128, patience: 2 * time.Second},
 		classIssue:  {least: 4 * processors, most: atOnce, burst: 4 * atOnce, standing: atOnce, patience: 2 * time.Second},
-		classLogin:  {least: processors, most: processors, burst: 16 * processors, standing: 4 * processors, patience: 5 * time.Second},
-		classChange: {least: 8, most: 8, burst: 64, standing: 16, patience: 5 * time.Second},
+		classLogin:  {least: processors, most: processors, burst: 16 * processors, standing: 16 * processors, patience: 5 * time.Second},
+		classChange: {least: 8, most: 8, burst: 64, standing: 64, patience: 30 * time.Second},
 	}
 }
 
@@ -115,6 +115,7 @@ type admission struct {
 
 func newAdmission(cfg Config) *admission {
 	a := &admission{log: cfg.Logger, bodies: newHoard(maxBuffered), answers: newHoard(maxBuffered)}
+	a.bodies.maxSlow = cmp.Or(cfg.MaxSlow, maxSlow)
 	for c, b := range bounds(cmp.Or(cfg.MaxIssuing, defaultIssuing)) {
 		a.lanes[c] = newLane(b)
 	}

@@ -22,7 +22,8 @@ const (
 // hoard bounds what is held in memory for clients that are slow. Who is new wins: when there is too much, those who
 // have taken longest are cut off.
 type hoard struct {
-	max int64
+	max     int64
+	maxSlow int
 
 	mu    sync.Mutex
 	total int64
@@ -41,13 +42,13 @@ type holding struct {
 // past is a deadline that has passed.
 var past = time.Unix(1, 0)
 
-func newHoard(max int64) *hoard { return &hoard{max: max, slow: list.New()} }
+func newHoard(max int64) *hoard { return &hoard{max: max, maxSlow: maxSlow, slow: list.New()} }
 
 // enter begins to hold for a client that may be slow.
 func (h *hoard) enter(cut func()) *holding {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.slow.Len() >= maxSlow {
+	if h.slow.Len() >= h.maxSlow {
 		h.cutFirst()
 	}
 	held := &holding{hoard: h, cut: cut}
@@ -171,6 +172,23 @@ func (a *answer) Write(b []byte) (int, error) {
 		held.grow(len(b))
 	}
 	return a.ResponseWriter.Write(b)
+}
+
+// hold counts what an answer in pieces keeps in memory until its client has read it, from its first piece on; leave follows.
+func hold(w http.ResponseWriter, octets int) (leave func()) {
+	for {
+		switch outer := w.(type) {
+		case *answer:
+			controller := http.NewResponseController(outer.ResponseWriter)
+			held := outer.hoard.enter(func() { _ = controller.SetWriteDeadline(past) }) // of a connection that has ended
+			held.grow(octets)
+			return held.leave
+		case interface{ Unwrap() http.ResponseWriter }:
+			w = outer.Unwrap()
+		default:
+			return func() {}
+		}
+	}
 }
 
 // Unwrap is for http.ResponseController.

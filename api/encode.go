@@ -23,8 +23,14 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	_, _ = w.Write(b.Bytes()) // a client that hung up does not read it
 }
 
+// recordSize is about what a record of a page takes in memory: a certificate with its strings, in octets.
+const recordSize = 2560
+
 // writeList answers with a JSON array, one record at a time: a page may be long, and is in memory only as records.
 func writeList[A, B any](w http.ResponseWriter, all []A, shape func(A) B) {
+	if size := len(all) * recordSize; size >= longAnswer {
+		defer hold(w, size)()
+	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusOK)
 	out := bufio.NewWriterSize(w, 64<<10)

@@ -42,6 +42,10 @@ type Config struct {
 	// 0 means 64. What else is bounded follows from it, or is fixed.
 	MaxIssuing int
 
+	// MaxSlow is how many bodies are waited for at once, fewer than there may be connections; 0 means 1024. Those that have taken
+	// longest are cut off.
+	MaxSlow int
+
 	LoginRate Rate             // of login attempts per client address
 	Logins    Logins           // counts them; needed with a LoginRate
 	Now       func() time.Time // nil: time.Now

@@ -19,7 +19,9 @@ const (
 	removeBatch = 500
 	// removeTimeout bounds one batch.
 	removeTimeout = time.Minute
-	// minRemovePause is the shortest pause after a batch; otherwise it is as long as the batch took: issuance has the rest.
+	// removeRest is how many times as long as it took a batch is followed by none, and minRemovePause how long at least: issuance
+	// has the rest.
+	removeRest     = 3
 	minRemovePause = 10 * time.Millisecond
 )
 
@@ -149,7 +151,7 @@ func (r *remover) batches(ctx context.Context, step func(context.Context) (more 
 		if err != nil || !more {
 			return err
 		}
-		if err := pause(ctx, max(time.Since(start), minRemovePause)); err != nil {
+		if err := pause(ctx, max(removeRest*time.Since(start), minRemovePause)); err != nil {
 			return err
 		}
 	}

@@ -128,6 +128,7 @@ func (p *program) build(ctx context.Context, log *slog.Logger, addr net.Addr) (_
 		Metrics: s.metrics.registry, HideMetrics: c.MetricsListen != "",
 		LoginRate: api.Rate(c.LoginRate), Logins: s.db,
 		MaxIssuing:     c.maxIssuing(),
+		MaxSlow:        c.maxSlow(),
 		TrustedProxies: c.TrustedProxies,
 		Claims:         p.claims(s.db), ClaimSecret: claimSecret,
 	}))

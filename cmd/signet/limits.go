@@ -42,3 +42,6 @@ func (c *Config) maxIssuing() int {
 	}
 	return 2 * sessions
 }
+
+// maxSlow is how many clients may be slow with a body at once: their connections count as worked for, and others must get through.
+func (c *Config) maxSlow() int { return min(1024, max(1, c.maxConnections()/4)) }
