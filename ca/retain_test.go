@@ -77,6 +77,9 @@ func (w *world) expire(t *testing.T, issuer int64, n int) (all []ca.Issued) {
 	if _, err := w.Revoke(t.Context(), acmeAdmin, all[0].ID, ca.RevokeRequest{Reason: "keyCompromise"}); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, 10*time.Second, "its list, of before it ended", func() bool {
+		return len(w.crl(t, w.get(t, issuer)).RevokedCertificateEntries) == 1
+	})
 	w.clock.advance(3 * 24 * time.Hour)
 	return all
 }
