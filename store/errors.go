@@ -25,6 +25,7 @@ const (
 	uniqueViolation      = "23505"
 	foreignKeyViolation  = "23503"
 	badCharacter         = "22021"
+	pausedTooLong        = "25P03" // the server ended a connection that was idle in a transaction
 	// stalePlan is what a prepared statement answers once after another process migrated its table; the driver then
 	// prepares it anew.
 	stalePlan = "0A000"
@@ -53,7 +54,8 @@ func isUnavailable(err error) bool {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
 		// Connection exceptions, lack of resources, operator intervention, system errors; and what lost too often.
-		return slices.Contains([]string{"08", "53", "57", "58", "40"}, pg.Code[:2]) || pg.Code == "25006"
+		return slices.Contains([]string{"08", "53", "57", "58", "40"}, pg.Code[:2]) ||
+			pg.Code == "25006" || pg.Code == pausedTooLong
 	}
 	var lite sqlite3.Error
 	if errors.As(err, &lite) {

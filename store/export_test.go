@@ -173,6 +173,14 @@ func (db *DB) ExecAll(statements ...string) error {
 	})
 }
 
+// Pause does nothing for a while between two statements of a transaction.
+func (db *DB) Pause(ctx context.Context, d time.Duration) error {
+	return db.write(ctx, "Pause", func(tx *gorm.DB) error {
+		time.Sleep(d)
+		return tx.Exec("SELECT 1").Error
+	})
+}
+
 // CutSQL announces a removal as of a time.
 func (db *DB) CutSQL(kind string, first, last, count int, when, before time.Time) string {
 	moment := func(t time.Time) string { return fmt.Sprint(t.UnixMicro()) }
