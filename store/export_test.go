@@ -222,3 +222,19 @@ func (db *DB) InsertExpired(t testing.TB, caID int64, n int) {
 		t.Fatal(err)
 	}
 }
+
+// InsertReserved writes reservations that were made at a time.
+func (db *DB) InsertReserved(t testing.TB, caID int64, n int, made time.Time) {
+	t.Helper()
+	numbers, tbs := fmt.Sprintf("WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < %d)", n), "randomblob(900)"
+	if db.dialect == onPostgres {
+		numbers, tbs = fmt.Sprintf("WITH numbers AS (SELECT generate_series(1, %d) AS n)", n), "decode(repeat(md5(random()::text), 56), 'hex')"
+	}
+	err := db.writer.Exec(`INSERT INTO reservations (id, issuer_id, common_name, subject_dn, type, key_type, key_size, valid_days, organization_id,
+			created_by, serial, names, crl_shard, tbs, not_before, not_after, created_at)
+		`+numbers+` SELECT n, CAST(? AS bigint), 'host.example', 'CN=host.example', 'server', 'ec', 256, 365, 1, 1, CAST(n AS text), 'host.example', 0, `+tbs+`,
+			?, ?, ? FROM numbers`, caID, at(made), at(made.AddDate(1, 0, 0)), at(made)).Error
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -166,10 +166,25 @@ type abandonedResponder struct {
 	OrganizationID *int64
 }
 
-// Abandon implements ca.Store.
+// maxAbandoned is how many reservations one transaction closes. A token that fails for a minute leaves more than an operation
+// has time for, and what cannot be closed is in no list.
+const maxAbandoned = 1000
+
+// Abandon implements ca.Store. It is several transactions when there are many reservations; what an error leaves, the next call
+// closes.
 func (db *DB) Abandon(ctx context.Context, before, now time.Time) (int, error) {
-	var n int
-	err := db.write(ctx, "Abandon", func(tx *gorm.DB) error {
+	for all := 0; ; {
+		n, more, err := db.abandon(ctx, before, now)
+		if all += n; !more || err != nil {
+			return all, err
+		}
+	}
+}
+
+// abandon closes some reservations and says how many, and whether there may be more.
+func (db *DB) abandon(ctx context.Context, before, now time.Time) (n int, more bool, err error) {
+	err = db.write(ctx, "Abandon", func(tx *gorm.DB) error {
+		n, more = 0, false
 		end := db.revocation(ca.Abandoned, abandoned(now))
 		certificates, err := db.abandonReservations(tx, at(before), at(now))
 		if err != nil {
@@ -190,18 +205,26 @@ func (db *DB) Abandon(ctx context.Context, before, now time.Time) (int, error) {
 		if err != nil {
 			return err
 		}
-		n = len(certificates) + len(authorities) + len(responders)
 		slices.SortFunc(authorities, func(a, b authorityRow) int { return cmp.Compare(a.ID, b.ID) })
 		slices.SortFunc(responders, func(a, b abandonedResponder) int { return cmp.Compare(a.ID, b.ID) })
-		return db.closeReservations(tx, certificates, authorities, responders, at(now))
+		if err := db.closeReservations(tx, certificates, authorities, responders, at(now)); err != nil {
+			return err
+		}
+		n, more = len(certificates)+len(authorities)+len(responders), len(certificates) == maxAbandoned
+		return nil
 	})
-	return n, err
+	if err != nil {
+		return 0, false, err
+	}
+	return n, more, nil
 }
 
-// abandonReservations moves reservations to where certificates are, and returns them in the order of their ids.
+// abandonReservations moves the oldest reservations to where certificates are, and returns them in the order of their ids.
 func (db *DB) abandonReservations(tx *gorm.DB, before, now instant) ([]certificateRow, error) {
 	var rows []certificateRow
-	if err := tx.Raw("DELETE FROM reservations WHERE created_at < ? RETURNING *", before).Scan(&rows).Error; err != nil || len(rows) == 0 {
+	err := tx.Raw(`DELETE FROM reservations WHERE id IN (SELECT id FROM reservations WHERE created_at < ? ORDER BY id LIMIT ?) RETURNING *`,
+		before, maxAbandoned).Scan(&rows).Error
+	if err != nil || len(rows) == 0 {
 		return nil, err
 	}
 	slices.SortFunc(rows, func(a, b certificateRow) int { return cmp.Compare(a.ID, b.ID) })

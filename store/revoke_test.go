@@ -1,7 +1,9 @@
 package store_test
 
 import (
+	"maps"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,4 +41,47 @@ func TestAbandonClosesTheReservationOfAResponder(t *testing.T) {
 			t.Errorf("events are %+v, %v", entries, err)
 		}
 	})
+}
+
+// A token that fails for a minute leaves tens of thousands, and an operation has ten seconds.
+func TestManyReservationsAreClosedInShortTransactions(t *testing.T) {
+	t.Parallel()
+	for name, url := range databases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var transactions atomic.Int64
+			db := open(t, store.Config{URL: url(t), Observe: func(op string, _ time.Duration, _ error) {
+				if op == "Abandon" {
+					transactions.Add(1)
+				}
+			}})
+			id, noon := validCA(t, db), time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+			const n = 2500
+			db.InsertReserved(t, id, n, noon)
+			if got, err := db.Abandon(t.Context(), noon, noon); got != 0 || err != nil {
+				t.Errorf("%d reservations of noon are from before it, %v", got, err)
+			}
+			transactions.Store(0)
+			if got, err := db.Abandon(t.Context(), noon.Add(time.Second), noon.Add(time.Hour)); got != n || err != nil {
+				t.Fatalf("%d reservations were closed, %v; want %d", got, err, n)
+			}
+			if got := transactions.Load(); got != 3 {
+				t.Errorf("in %d transactions, want 3", got)
+			}
+			db.CheckCounts(t)
+			serials := map[string]int64{}
+			for e, err := range db.RevokedEntries(t.Context(), id, 0, -1, noon) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				serials[e.Serial] = e.Sequence
+			}
+			if last := slices.Max(slices.Collect(maps.Values(serials))); len(serials) != n || last != n {
+				t.Errorf("the ledger has %d serial numbers up to sequence %d, want %d of both", len(serials), last, n)
+			}
+			if _, total, err := db.AuditLog(t.Context(), audit.Filter{Action: audit.CertAbandon, Limit: 1}); total.N != n || err != nil {
+				t.Errorf("%d events, %v; want %d", total.N, err, n)
+			}
+		})
+	}
 }
