@@ -219,11 +219,17 @@ func (db *DB) abandon(ctx context.Context, before, now time.Time) (n int, more b
 	return n, more, nil
 }
 
-// abandonReservations moves the oldest reservations to where certificates are, and returns them in the order of their ids.
+// abandonReservations moves the oldest reservations to where certificates are, and returns them in the order of their ids. Those
+// that somebody completes or moves at the moment are left to him: to wait for them in another order than his would be a circle.
 func (db *DB) abandonReservations(tx *gorm.DB, before, now instant) ([]certificateRow, error) {
 	var rows []certificateRow
-	err := tx.Raw(`DELETE FROM reservations WHERE id IN (SELECT id FROM reservations WHERE created_at < ? ORDER BY id LIMIT ?) RETURNING *`,
-		before, maxAbandoned).Scan(&rows).Error
+	free := ""
+	if db.dialect == onPostgres {
+		free = " FOR UPDATE SKIP LOCKED"
+	}
+	err := tx.Raw(`
+		WITH oldest AS MATERIALIZED (SELECT id FROM reservations WHERE created_at < ? ORDER BY id LIMIT ?`+free+`)
+		DELETE FROM reservations WHERE id IN (SELECT id FROM oldest) RETURNING *`, before, maxAbandoned).Scan(&rows).Error
 	if err != nil || len(rows) == 0 {
 		return nil, err
 	}

@@ -1,15 +1,19 @@
 package store_test
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"signet/audit"
 	"signet/ca"
 	"signet/store"
+	"signet/store/pgtest"
 )
 
 func TestAbandonClosesTheReservationOfAResponder(t *testing.T) {
@@ -83,5 +87,33 @@ func TestManyReservationsAreClosedInShortTransactions(t *testing.T) {
 				t.Errorf("%d events, %v; want %d", total.N, err, n)
 			}
 		})
+	}
+}
+
+func TestAReservationThatIsBeingCompletedIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	url := pgtest.Prepared(t, migrate)
+	db, noon := open(t, store.Config{URL: url}), time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	db.InsertReserved(t, validCA(t, db), 3, noon)
+	other, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close(context.Background())
+	tx, err := other.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), "DELETE FROM reservations WHERE id = 2"); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := db.Abandon(t.Context(), noon.Add(time.Second), noon); n != 2 || err != nil {
+		t.Errorf("%d reservations were closed, %v; want 2", n, err)
+	}
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := db.Abandon(t.Context(), noon.Add(time.Second), noon); n != 1 || err != nil {
+		t.Errorf("%d reservations were closed afterwards, %v; want 1", n, err)
 	}
 }
