@@ -9,9 +9,12 @@ import (
 // networks are ranges of addresses.
 type networks []netip.Prefix
 
-// UnmarshalText reads networks (192.0.2.0/24) and addresses, separated by commas.
+// UnmarshalText reads networks (192.0.2.0/24) and addresses, separated by commas; nothing is none.
 func (n *networks) UnmarshalText(text []byte) error {
 	*n = nil
+	if len(text) == 0 { // a variable that is set to nothing
+		return nil
+	}
 	for part := range strings.SplitSeq(string(text), ",") {
 		part = strings.TrimSpace(part)
 		network, err := netip.ParsePrefix(part)
