@@ -127,7 +127,7 @@ func (db *DB) listed(ctx context.Context, q *gorm.DB, ids []int64) ([]ca.Certifi
 		serial, names, crl_shard, der, not_before, not_after, state, revoked_at, revocation_reason, revocation_text, invalidity_date,
 		created_at, updated_at FROM certificates WHERE `
 	if db.dialect == onPostgres {
-		return all, db.direct(ctx, take, columns+"id = ANY($1) ORDER BY id", ids)
+		return all, direct(ctx, db.readers, take, columns+"id = ANY($1) ORDER BY id", ids)
 	}
 	text, err := json.Marshal(ids)
 	if err != nil {

@@ -4,9 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/stdlib"
-
 	"signet/idempotency"
 )
 
@@ -45,25 +42,8 @@ const (
 )
 
 // group runs the statement of a group of jobs, which is one transaction and one round trip, and gives each row to take.
-func (db *DB) group(ctx context.Context, take func(pgx.Rows) error, sql string, args ...any) error {
-	conn, err := db.commits.Conn(ctx)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	return conn.Raw(func(c any) error {
-		rows, err := c.(*stdlib.Conn).Conn().Query(ctx, sql, args...)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			if err := take(rows); err != nil {
-				return err
-			}
-		}
-		return rows.Err()
-	})
+func (db *DB) group(ctx context.Context, take func(scanner) error, sql string, args ...any) error {
+	return direct(ctx, db.commits, take, sql, args...)
 }
 
 // reserveSQL does a group of reservations. An item that the issuer may not sign, or whose serial number is reserved, is left
@@ -133,7 +113,7 @@ func (db *DB) reservePostgres(ctx context.Context, jobs []*job) error {
 	}
 	args := append(events.values(at(db.now()).Time), issuer, commonName, subject, typ, keyType, keySize, validDays,
 		organization, creator, serial, names, shard, tbs, notBefore, notAfter, created, key)
-	err := db.group(ctx, func(row pgx.Rows) error {
+	err := db.group(ctx, func(row scanner) error {
 		var n int
 		var id int64
 		var made, keyOfCA bool
@@ -216,7 +196,7 @@ func (db *DB) completePostgres(ctx context.Context, jobs []*job) error {
 	now := at(db.now())
 	args := append(events.values(now.Time), ids, der, sealed, db.issueStripe)
 	sql, args := withClaims(jobs, completeSQL, args)
-	return db.group(ctx, func(row pgx.Rows) error {
+	return db.group(ctx, func(row scanner) error {
 		var n int
 		r := certificateRow{State: "valid", Updated: now}
 		if err := row.Scan(&n, &r.ID, &r.IssuerID, &r.CommonName, &r.SubjectDN, &r.Type, &r.KeyType, &r.KeySize, &r.ValidDays,

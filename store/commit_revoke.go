@@ -5,8 +5,6 @@ import (
 	"context"
 	"slices"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // revokeSQL does a group of revocations, of which each certificate has one. The rows of the certificates are locked in the
@@ -94,7 +92,7 @@ func (db *DB) revokePostgres(ctx context.Context, jobs []*job) error {
 		j.err = errCertificateEnded // until its row comes back
 	}
 	args := append(events.values(at(db.now()).Time), ids, revokedAt, reason, text, invalidity, replaces, db.stripe)
-	return db.group(ctx, func(row pgx.Rows) error {
+	return db.group(ctx, func(row scanner) error {
 		var n int
 		var r certificateRow
 		var sealed []byte

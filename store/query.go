@@ -54,9 +54,9 @@ func (db *DB) query(ctx context.Context, q *gorm.DB, statement string, args ...a
 // scanner is a row of either driver.
 type scanner interface{ Scan(into ...any) error }
 
-// direct gives the rows of a statement in PostgreSQL to take, past database/sql, which would convert each value twice.
-func (db *DB) direct(ctx context.Context, take func(scanner) error, statement string, args ...any) error {
-	conn, err := db.readers.Conn(ctx)
+// direct gives the rows of a statement on a pool of PostgreSQL to take, past database/sql, which would convert each value twice.
+func direct(ctx context.Context, pool *sql.DB, take func(scanner) error, statement string, args ...any) error {
+	conn, err := pool.Conn(ctx)
 	if err != nil {
 		return err
 	}
